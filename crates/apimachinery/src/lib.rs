@@ -1,0 +1,7 @@
+//! Kubernetes' arithmetic without I/O: quantities, selectors, `Status`, patches, clock and pace.
+//!
+//! Owns rules that are the same on every side of the API. Must not know of HTTP, stores, clients or containers; no
+//! module here reads a clock, a file or a socket (but `SystemClock`, which is the clock).
+
+pub mod clock;
+pub mod pace;

@@ -1,0 +1,9 @@
+//! A Kubernetes API server as a library: a durable store, the API's verbs over a table of resources, watch, discovery,
+//! authentication and RBAC, offered as a tower `Service`.
+//!
+//! Owns what an API server owns and nothing else: it runs no controller and has never heard of containers, Linux or
+//! k8slab. What lies outside (kubelets, aggregated APIs, webhooks) it reaches through the [`Connector`] it is given.
+
+mod connector;
+
+pub use connector::{BoxedStream, Connector, NoConnector, Stream, Target};
