@@ -48,7 +48,10 @@ mod tests {
     fn speed_ten_turns_fifteen_seconds_into_one_and_a_half() {
         let pace = Pace::new(10).unwrap();
         assert_eq!(pace.scale(Duration::from_secs(15)), Duration::from_millis(1500));
-        assert_eq!(pace.scale_at_least(Duration::from_secs(5), Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(
+            pace.scale_at_least(Duration::from_secs(5), Duration::from_secs(1)),
+            Duration::from_secs(1)
+        );
         assert!(Pace::new(0).is_none() && Pace::new(11).is_none());
     }
 }

@@ -50,6 +50,11 @@ pub struct NoConnector;
 
 impl Connector for NoConnector {
     fn connect(&self, target: Target) -> BoxFuture<'static, io::Result<BoxedStream>> {
-        Box::pin(async move { Err(io::Error::new(io::ErrorKind::NotFound, format!("no route to {target:?}"))) })
+        Box::pin(async move {
+            Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no route to {target:?}"),
+            ))
+        })
     }
 }
