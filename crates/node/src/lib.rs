@@ -1,1 +1,8 @@
-//! skeleton
+//! One Kubernetes node: scheduler, kubelet, container runtime, pod network, DNS, service proxy. Linux only.
+//!
+//! Owns what runs on the machine. Speaks to the API server as any client does, through [`kube::Client`]s, one identity a
+//! component; must not know whose API server it is. The front door is [`Node`].
+
+mod node;
+
+pub use node::{ClientFor, Config, Node, StartError};
