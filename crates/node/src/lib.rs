@@ -4,5 +4,6 @@
 //! component; must not know whose API server it is. The front door is [`Node`].
 
 mod node;
+pub mod runtime;
 
 pub use node::{ClientFor, Config, Node, StartError};
