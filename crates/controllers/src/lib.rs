@@ -1,1 +1,70 @@
-//! skeleton
+//! Kubernetes' own controllers over kube-rs clients: they see the cluster through its API and would run against any.
+//!
+//! Owns the loops that turn a spec into what it asks for, with Kubernetes' algorithms, constants, reasons, messages and
+//! events. Must not know who serves the API, what a container is, or how a user looks at all this. Each controller
+//! writes under an identity of its own and reads from caches that all of them share. A crash loses nothing but HPA
+//! history, back-off counters and the aggregation of events.
+//!
+//! A controller is one file (or folder) with a `start` function, and one line in [`start`].
+
+use std::sync::Arc;
+
+use apimachinery::clock::Clock;
+use apimachinery::pace::Pace;
+use tokio_util::sync::CancellationToken;
+
+mod error;
+mod hpa;
+mod key;
+mod workqueue;
+
+pub use hpa::{Held, Limit, NextMove};
+
+/// A client for a controller's identity: `deployment-controller` means the ServiceAccount user
+/// `system:serviceaccount:kube-system:deployment-controller`, and [`INFORMERS`] means the user
+/// `system:kube-controller-manager`, under which all shared caches read.
+pub type ClientFor = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
+
+/// The name that [`ClientFor`] is asked for on behalf of the shared caches.
+pub const INFORMERS: &str = "kube-controller-manager";
+
+/// What the controllers need to run.
+pub struct Config {
+    /// Clients by identity.
+    pub client_for: ClientFor,
+    /// How fast lab time runs.
+    pub pace: Pace,
+    /// Where timestamps come from. Waiting uses tokio's time.
+    pub clock: Arc<dyn Clock>,
+    /// The cluster's CA certificate, published to every namespace as ConfigMap `kube-root-ca.crt`.
+    pub ca_pem: String,
+    /// Ends every loop.
+    pub shutdown: CancellationToken,
+}
+
+/// Running controllers.
+pub struct Controllers {
+    tasks: tokio::task::JoinSet<()>,
+    hpa: hpa::Moves,
+}
+
+/// Starts every controller; returns at once, their caches fill in the background. Needs a tokio runtime.
+pub fn start(config: Config) -> Controllers {
+    let _ = config;
+    Controllers {
+        tasks: tokio::task::JoinSet::new(),
+        hpa: hpa::Moves::default(),
+    }
+}
+
+impl Controllers {
+    /// What each HorizontalPodAutoscaler will do next, and when; sorted by namespace and name.
+    pub fn next_moves(&self) -> Vec<NextMove> {
+        self.hpa.list()
+    }
+
+    /// Waits until every loop has ended, after [`Config::shutdown`] was cancelled.
+    pub async fn join(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
