@@ -4,4 +4,14 @@
 //! module here reads a clock, a file or a socket (but `SystemClock`, which is the clock).
 
 pub mod clock;
+pub mod duration;
+pub mod field;
+pub mod fields;
+pub mod gvk;
+pub mod labels;
+pub mod names;
 pub mod pace;
+pub mod quantity;
+pub mod quote;
+pub mod status;
+pub mod time;
