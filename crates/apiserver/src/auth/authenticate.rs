@@ -53,27 +53,53 @@ pub fn authenticate(
 
 /// The subject of a client certificate: common name = user, organizations = groups.
 fn by_certificate(der: &[u8], pki: &Pki, now: Timestamp) -> Option<Identity> {
-    let since_1970 = std::time::Duration::from_secs(now.as_second().try_into().ok()?);
-    let verified = pki.client_verifier().verify_client_cert(
-        &CertificateDer::from(der),
-        &[],
-        UnixTime::since_unix_epoch(since_1970),
-    );
-    if let Err(error) = verified {
-        tracing::debug!(%error, "refused a client certificate");
-        return None;
+    let verified = pki
+        .certificates()
+        .get_or_verify(der, || verify_certificate(der, pki, now));
+    match verified {
+        Ok(proved) if now <= proved.until => Some(proved.identity.clone()),
+        Ok(proved) => {
+            tracing::debug!(until = %proved.until, "refused a client certificate that has ended");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(error, "refused a client certificate");
+            None
+        }
     }
-    let (_, cert) = X509Certificate::from_der(der).ok()?;
-    let user = cert.subject().iter_common_name().next()?.as_str().ok()?;
+}
+
+/// Whom a client certificate of ours proves, until it ends.
+#[derive(Debug)]
+pub(super) struct Proved {
+    identity: Identity,
+    until: Timestamp,
+}
+
+fn verify_certificate(der: &[u8], pki: &Pki, now: Timestamp) -> Result<Proved, String> {
+    let since_1970 = std::time::Duration::from_secs(now.as_second().try_into().unwrap_or_default());
+    pki.client_verifier()
+        .verify_client_cert(&CertificateDer::from(der), &[], UnixTime::since_unix_epoch(since_1970))
+        .map_err(|error| error.to_string())?;
+    let (_, cert) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    let user = cert
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok())
+        .unwrap_or_default();
     if user.is_empty() {
-        return None;
+        return Err("expected a common name".to_owned());
     }
-    Some(Identity::new(
-        user,
-        cert.subject()
-            .iter_organization()
-            .filter_map(|group| group.as_str().ok()),
-    ))
+    let groups = cert
+        .subject()
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok());
+    let until = Timestamp::from_second(cert.validity().not_after.timestamp()).map_err(|error| error.to_string())?;
+    Ok(Proved {
+        identity: Identity::new(user, groups),
+        until,
+    })
 }
 
 /// The token of `Authorization: Bearer …`; other schemes are none of ours and count as no proof.

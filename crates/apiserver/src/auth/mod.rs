@@ -10,6 +10,7 @@ pub mod identity;
 pub mod oidc;
 mod pki;
 pub mod rbac;
+mod remembered;
 pub mod reviews;
 #[cfg(test)]
 mod testing;

@@ -290,3 +290,168 @@ fn with_status(mut body: Value, status: Value) -> Value {
     body["status"] = status;
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Pki;
+    use crate::auth::testing::{FakeView, noon};
+    use crate::auth::token_request;
+
+    fn view() -> FakeView {
+        FakeView::new([
+            json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [
+                {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]},
+                {"verbs": ["get"], "nonResourceURLs": ["/metrics"]},
+            ]}),
+            json!({"kind": "ClusterRoleBinding", "metadata": {"name": "b"},
+                "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [{"kind": "Group", "name": "devs"}]}),
+            json!({"kind": "ServiceAccount", "metadata": {"namespace": "shop", "name": "web", "uid": "s-1"}}),
+        ])
+    }
+
+    fn ask(resource: &str, namespace: Option<&str>, body: Value) -> Result<Value, String> {
+        let (view, authorizer, identity) = (view(), Authorizer::default(), Identity::new("ada", ["devs"]));
+        let cx = Context {
+            view: &view,
+            authorizer: &authorizer,
+            signer: None,
+            identity: &identity,
+            now: noon(),
+        };
+        let group = if resource == "selfsubjectreviews" {
+            AUTHENTICATION
+        } else {
+            AUTHORIZATION
+        };
+        review(group, resource, namespace, body, &cx)
+            .unwrap()
+            .map_err(|status| status.message)
+    }
+
+    #[test]
+    fn may_i_is_answered_with_the_binding_that_allows_it() {
+        let answer = ask(
+            "selfsubjectaccessreviews",
+            None,
+            json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "shop"}}}),
+        );
+        assert_eq!(
+            answer.unwrap()["status"],
+            json!({"allowed": true,
+                "reason": r#"RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "r" to Group "devs""#})
+        );
+        let answer = ask(
+            "selfsubjectaccessreviews",
+            None,
+            json!({"spec": {"nonResourceAttributes": {"verb": "get", "path": "/version"}}}),
+        );
+        assert_eq!(answer.unwrap()["status"], json!({"allowed": false}));
+    }
+
+    #[test]
+    fn may_they_takes_the_groups_as_they_stand() {
+        let of = |subject: Value| {
+            let mut body = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
+            body["spec"]
+                .as_object_mut()
+                .unwrap()
+                .extend(subject.as_object().unwrap().clone());
+            ask("subjectaccessreviews", None, body).map(|answer| answer["status"]["allowed"] == true)
+        };
+        assert_eq!(of(json!({"user": "bob", "groups": ["devs"]})), Ok(true));
+        assert_eq!(of(json!({"groups": ["devs"]})), Ok(true));
+        assert_eq!(of(json!({"user": "bob"})), Ok(false));
+        assert!(
+            of(json!({}))
+                .unwrap_err()
+                .contains("at least one of user or group must be specified")
+        );
+    }
+
+    #[test]
+    fn a_review_that_asks_nothing_or_two_things_is_invalid() {
+        let error = ask("selfsubjectaccessreviews", None, json!({"spec": {}})).unwrap_err();
+        assert!(
+            error.contains("exactly one of nonResourceAttributes or resourceAttributes must be specified"),
+            "{error}"
+        );
+        let both = json!({"spec": {"resourceAttributes": {}, "nonResourceAttributes": {}}});
+        assert!(ask("selfsubjectaccessreviews", None, both).is_err());
+        let named = json!({"metadata": {"name": "x"}, "spec": {"resourceAttributes": {}}});
+        assert!(
+            ask("selfsubjectaccessreviews", None, named)
+                .unwrap_err()
+                .contains("metadata: Invalid value")
+        );
+    }
+
+    #[test]
+    fn a_local_review_stays_in_its_namespace() {
+        let body = |namespace| {
+            json!({"metadata": {"namespace": "shop"}, "spec": {"user": "bob",
+                "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": namespace}}})
+        };
+        assert!(ask("localsubjectaccessreviews", Some("shop"), body("shop")).is_ok());
+        let error = ask("localsubjectaccessreviews", Some("shop"), body("bank")).unwrap_err();
+        assert!(error.contains("must match metadata.namespace"), "{error}");
+    }
+
+    #[test]
+    fn my_rules_are_listed_apart_for_resources_and_paths() {
+        let answer = ask("selfsubjectrulesreviews", None, json!({"spec": {"namespace": "shop"}})).unwrap();
+        assert_eq!(
+            answer["status"],
+            json!({
+                "resourceRules": [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}],
+                "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/metrics"]}],
+                "incomplete": false,
+            })
+        );
+        assert_eq!(
+            ask("selfsubjectrulesreviews", None, json!({"spec": {}})).unwrap_err(),
+            "no namespace on request"
+        );
+    }
+
+    #[test]
+    fn who_am_i() {
+        let answer = ask("selfsubjectreviews", None, json!({})).unwrap();
+        assert_eq!(
+            answer["status"]["userInfo"],
+            json!({"username": "ada", "groups": ["devs", "system:authenticated"]})
+        );
+    }
+
+    #[test]
+    fn a_token_review_answers_for_the_audiences_asked_for() {
+        let (view, authorizer, identity) = (view(), Authorizer::default(), Identity::new("ada", ["devs"]));
+        let pki = Pki::in_memory(noon()).unwrap();
+        let signer = Some(pki.signer());
+        let cx = Context {
+            view: &view,
+            authorizer: &authorizer,
+            signer,
+            identity: &identity,
+            now: noon(),
+        };
+        let request = json!({"spec": {"audiences": ["api"]}});
+        let issued = token_request::create("shop", "web", request, &view, pki.signer(), noon()).unwrap();
+        let token = &issued["status"]["token"];
+        let ask = |spec: Value| token_review(json!({"spec": spec}), &cx).unwrap()["status"].clone();
+        let status = ask(json!({"token": token, "audiences": ["api", "other"]}));
+        assert_eq!(
+            (&status["authenticated"], &status["audiences"]),
+            (&json!(true), &json!(["api"]))
+        );
+        assert_eq!(status["user"]["username"], "system:serviceaccount:shop:web");
+        let status = ask(json!({"token": token}));
+        assert_eq!((&status["authenticated"], &status["user"]), (&Value::Null, &json!({})));
+        assert!(
+            status["error"]
+                .as_str()
+                .unwrap()
+                .starts_with("[invalid bearer token, expected one of the audiences")
+        );
+    }
+}

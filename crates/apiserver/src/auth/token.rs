@@ -4,9 +4,8 @@
 //! kubernetes/kubernetes `pkg/serviceaccount` and `pkg/registry/core/serviceaccount/storage/token.go`). Must not know
 //! HTTP or RBAC.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -20,14 +19,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::identity::{Identity, service_account_user};
+use super::remembered::Remembered;
 use crate::store::View;
 
 /// A deleted ServiceAccount or Pod keeps its tokens for this long after its deletion timestamp, so that a pod can
 /// finish its work while it terminates.
 const LEEWAY_AFTER_DELETION: SignedDuration = SignedDuration::from_secs(60);
-
-/// How many verified signatures are remembered. A busy lab has a few dozen tokens.
-const REMEMBERED: usize = 512;
 
 /// Why a bearer token proves nothing. The text is for the log and for a TokenReview; an HTTP client learns only
 /// `Unauthorized`.
@@ -136,8 +133,7 @@ pub struct Signer {
     key_id: String,
     /// The first part of every token of ours, encoded.
     header: String,
-    /// Tokens whose signature was right, by their digest: a pod sends the same one with every request.
-    verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    verified: Remembered<Claims>,
 }
 
 impl fmt::Debug for Signer {
@@ -163,7 +159,7 @@ impl Signer {
             issuer: issuer.to_owned(),
             key_id,
             header,
-            verified: Mutex::default(),
+            verified: Remembered::default(),
         })
     }
 
@@ -202,17 +198,18 @@ impl Signer {
 
     /// The claims of a token that this key signed. Says nothing about time, audience or what it is bound to.
     pub fn verify(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        if let Some(claims) = self.remembered().get(&fingerprint) {
-            return Ok(claims.clone());
-        }
-        let (signed, signature) = token
-            .rsplit_once('.')
-            .ok_or(TokenError::Malformed("expected three parts"))?;
-        let (header, claims) = signed
-            .split_once('.')
-            .ok_or(TokenError::Malformed("expected three parts"))?;
+        self.verified
+            .get_or_verify(token.as_bytes(), || self.verify_signature(token))
+    }
+
+    fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
+        let three_parts = TokenError::Malformed("expected three parts");
+        let Some((signed, signature)) = token.rsplit_once('.') else {
+            return Err(three_parts);
+        };
+        let Some((header, claims)) = signed.split_once('.') else {
+            return Err(three_parts);
+        };
         let decode = |part: &str| {
             BASE64
                 .decode(part)
@@ -233,17 +230,7 @@ impl Signer {
                 got: claims.iss,
             });
         }
-        let claims = Arc::new(claims);
-        let mut remembered = self.remembered();
-        if remembered.len() >= REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(fingerprint, claims.clone());
         Ok(claims)
-    }
-
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<Claims>>> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who holds `token`: signature, time, audience (one of `audiences`) and everything it is bound to are checked.

@@ -200,3 +200,108 @@ fn strings(value: &Value) -> Vec<String> {
 fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
     now.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::testing::{FakeView, noon};
+    use crate::auth::{ISSUER, Pki};
+
+    fn view() -> FakeView {
+        FakeView::new([
+            json!({"kind": "ServiceAccount", "metadata": {"namespace": "shop", "name": "web", "uid": "s-1"}}),
+            json!({"kind": "Pod", "metadata": {"namespace": "shop", "name": "web-0", "uid": "p-1"},
+                "spec": {"serviceAccountName": "web", "nodeName": "lab"}}),
+            json!({"kind": "Pod", "metadata": {"namespace": "shop", "name": "other", "uid": "p-2"},
+                "spec": {"serviceAccountName": "default"}}),
+            json!({"kind": "Node", "metadata": {"name": "lab", "uid": "n-1"}}),
+        ])
+    }
+
+    fn ask(spec: Value) -> Result<(Value, Claims), Status> {
+        let pki = Pki::in_memory(noon()).unwrap();
+        let answer = create("shop", "web", json!({"spec": spec}), &view(), pki.signer(), noon())?;
+        let claims = pki
+            .signer()
+            .verify(answer["status"]["token"].as_str().unwrap())
+            .unwrap();
+        Ok((answer, Claims::clone(&claims)))
+    }
+
+    fn bound_to(kind: &str, name: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": kind, "name": name})
+    }
+
+    #[test]
+    fn an_empty_request_gets_an_hour_for_the_api_server() {
+        let (answer, claims) = ask(json!({})).unwrap();
+        assert_eq!(
+            answer["spec"],
+            json!({"audiences": [ISSUER], "expirationSeconds": 3600})
+        );
+        assert_eq!(answer["status"]["expirationTimestamp"], "2026-01-02T13:00:00Z");
+        assert_eq!(claims.exp - claims.iat, 3600);
+        assert_eq!(claims.sub, "system:serviceaccount:shop:web");
+        assert_eq!(claims.kubernetes.serviceaccount.uid, "s-1");
+    }
+
+    #[test]
+    fn a_pods_default_token_lasts_a_year_and_says_when_it_should_be_read_again() {
+        let (answer, claims) =
+            ask(json!({"expirationSeconds": 3607, "boundObjectRef": bound_to("Pod", "web-0")})).unwrap();
+        assert_eq!(claims.exp - claims.iat, 365 * 24 * 3600);
+        assert_eq!(claims.kubernetes.warnafter, Some(claims.iat + 3607));
+        assert_eq!(answer["status"]["expirationTimestamp"], "2026-01-02T13:00:07Z");
+        let node = Reference {
+            name: "lab".into(),
+            uid: "n-1".into(),
+        };
+        assert_eq!(claims.kubernetes.node, Some(node));
+        // For another audience it is an ordinary token.
+        let spec =
+            json!({"expirationSeconds": 3607, "audiences": ["vault"], "boundObjectRef": bound_to("Pod", "web-0")});
+        let (_, claims) = ask(spec).unwrap();
+        assert_eq!((claims.exp - claims.iat, claims.kubernetes.warnafter), (3607, None));
+    }
+
+    #[test]
+    fn a_lifetime_has_bounds() {
+        let refusal = |seconds: i64| ask(json!({"expirationSeconds": seconds})).unwrap_err().message;
+        assert_eq!(
+            refusal(599),
+            r#"TokenRequest.authentication.k8s.io "web" is invalid: spec.expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes"#
+        );
+        assert!(refusal((1 << 32) + 1).ends_with("may not specify a duration larger than 2^32 seconds"));
+        assert!(ask(json!({"expirationSeconds": 1_i64 << 32})).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_bound_to_what_is_there_and_runs_as_the_account() {
+        let refusal = |reference: Value| {
+            let error = ask(json!({"boundObjectRef": reference})).unwrap_err();
+            (error.code, error.message)
+        };
+        assert_eq!(
+            refusal(bound_to("Pod", "gone")),
+            (404, r#"pods "gone" not found"#.into())
+        );
+        let (code, message) = refusal(bound_to("Pod", "other"));
+        assert_eq!(code, 400);
+        assert!(message.contains("different serviceaccount name"), "{message}");
+        let mut another = bound_to("Pod", "web-0");
+        another["uid"] = json!("p-0");
+        assert_eq!(refusal(another).0, 409);
+        assert_eq!(
+            refusal(bound_to("Job", "x")),
+            (400, "cannot bind token to object of type v1, Kind=Job".into())
+        );
+        assert!(ask(json!({"boundObjectRef": bound_to("Node", "lab")})).is_ok());
+    }
+
+    #[test]
+    fn an_account_that_is_not_there_gets_no_token() {
+        let pki = Pki::in_memory(noon()).unwrap();
+        let error = create("shop", "gone", json!({}), &view(), pki.signer(), noon()).unwrap_err();
+        assert_eq!(error.message, r#"serviceaccounts "gone" not found"#);
+    }
+}

@@ -109,11 +109,7 @@ impl<'a> Attributes<'a> {
     /// The 403 for a refused `identity`.
     pub fn forbidden(&self, identity: &Identity, reason: &str) -> Status {
         let resource = GroupResource::new(self.group, self.resource);
-        Status::forbidden(
-            &resource,
-            self.name.unwrap_or_default(),
-            &self.refusal(identity, reason),
-        )
+        Status::forbidden(&resource, self.name.unwrap_or_default(), self.refusal(identity, reason))
     }
 }
 

@@ -6,9 +6,10 @@
 //! replaced when the cluster starts; a file that cannot be read is an error, never a reason to replace a CA or a
 //! signing key silently. Must not know who is allowed what.
 
+mod shelf;
+
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,8 +27,12 @@ use rustls::server::danger::ClientCertVerifier;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::tls;
-use super::token::Signer;
+use shelf::Shelf;
+
+use crate::auth::authenticate::Proved;
+use crate::auth::remembered::Remembered;
+use crate::auth::tls;
+use crate::auth::token::Signer;
 
 /// How long a CA lasts, as kubeadm's.
 const CA_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
@@ -118,6 +123,8 @@ pub struct Pki {
     serving: CertifiedKey,
     signer: Signer,
     client_verifier: Arc<dyn ClientCertVerifier>,
+    /// Client certificates that were verified before.
+    certificates: Remembered<Proved>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -133,8 +140,7 @@ impl Pki {
     /// Loads the keys and certificates in `dir`, makes those that are missing, and replaces those that end within 30
     /// days of `now`. `dir` is made 0700 if it is not there, files are 0600.
     pub fn load_or_create(dir: &Path, now: Timestamp) -> Result<Self, PkiError> {
-        make_dir(dir)?;
-        Self::build(&Shelf::Folder(dir), now)
+        Self::build(&Shelf::open(dir)?, now)
     }
 
     /// Keys and certificates that live as long as the process.
@@ -174,6 +180,7 @@ impl Pki {
             serving,
             signer,
             client_verifier,
+            certificates: Remembered::default(),
             provider,
         })
     }
@@ -208,12 +215,16 @@ impl Pki {
         &self.serving.cert_pem
     }
 
+    pub(super) fn certificates(&self) -> &Remembered<Proved> {
+        &self.certificates
+    }
+
     pub(super) fn client_verifier(&self) -> &dyn ClientCertVerifier {
         &*self.client_verifier
     }
 
     /// How the API server listens: HTTP/2 and HTTP/1.1, and a client certificate if the client has one. Like
-    /// upstream's, the handshake takes any certificate whose key the client holds; [`super::authenticate`] then
+    /// upstream's, the handshake takes any certificate whose key the client holds; [`crate::auth::authenticate()`] then
     /// answers 401 to one that our CA did not sign.
     pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
         let damaged = |what: &str| PkiError::Tls(what.into());
@@ -431,80 +442,10 @@ fn pem_of(label: &str, pem: &str) -> Option<String> {
     Some(pem[from..to].to_owned() + "\n")
 }
 
-/// Where keys are kept.
-enum Shelf<'a> {
-    Folder(&'a Path),
-    Memory,
-}
-
-impl Shelf<'_> {
-    fn read(&self, file: &str) -> Result<Option<String>, PkiError> {
-        let Self::Folder(dir) = self else { return Ok(None) };
-        let path = dir.join(file);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(PkiError::Io {
-                doing: "reading",
-                path,
-                source,
-            }),
-        }
-    }
-
-    /// Stores `text` and hands it back.
-    fn write(&self, file: &str, text: String) -> Result<String, PkiError> {
-        if let Self::Folder(dir) = self {
-            let path = dir.join(file);
-            replace(&path, text.as_bytes()).map_err(|source| PkiError::Io {
-                doing: "writing",
-                path,
-                source,
-            })?;
-        }
-        Ok(text)
-    }
-
-    fn damaged(&self, file: &str, what: String) -> PkiError {
-        let path = match self {
-            Self::Folder(dir) => dir.join(file),
-            Self::Memory => PathBuf::from(file),
-        };
-        PkiError::Damaged { path, what }
-    }
-}
-
-/// Writes a temporary file, then renames it: at `path` there is the old text or the new one, never a part of it.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("pem.tmp");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    if let Some(dir) = path.parent().filter(|_| cfg!(unix)) {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn make_dir(dir: &Path) -> Result<(), PkiError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|source| PkiError::Io {
-        doing: "making the folder",
-        path: dir.to_owned(),
-        source,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::auth::testing::noon;
 
