@@ -5,7 +5,10 @@ use std::{env, fs, io};
 
 const FOLDERS: [&str; 3] = ["scenarios", "manifests", "Dockerfiles"];
 
-#[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folders through the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cargo tells a build script its folders through the environment"
+)]
 fn folder(variable: &str) -> PathBuf {
     PathBuf::from(env::var(variable).unwrap_or_else(|_| panic!("cargo sets `{variable}`")))
 }
@@ -32,7 +35,10 @@ fn main() -> io::Result<()> {
         found.sort();
         for path in found {
             let shown = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
-            table.push_str(&format!("    ({shown:?}, include_str!({:?})),\n", path.display().to_string()));
+            table.push_str(&format!(
+                "    ({shown:?}, include_str!({:?})),\n",
+                path.display().to_string()
+            ));
         }
     }
     table.push(']');

@@ -24,7 +24,11 @@ pub struct At<T> {
 impl<T> At<T> {
     /// The same place with another value.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> At<U> {
-        At { value: change(self.value), at: self.at, path: self.path }
+        At {
+            value: change(self.value),
+            at: self.at,
+            path: self.path,
+        }
     }
 }
 
@@ -40,11 +44,18 @@ pub struct Field<'n> {
 impl<'n> Field<'n> {
     /// The top of a document.
     pub fn root(node: &'n Node) -> Self {
-        Self { node, path: FieldPath::root() }
+        Self {
+            node,
+            path: FieldPath::root(),
+        }
     }
 
     fn with<T>(&self, value: T) -> At<T> {
-        At { value, at: self.node.at, path: self.path.clone() }
+        At {
+            value,
+            at: self.node.at,
+            path: self.path.clone(),
+        }
     }
 }
 
@@ -59,7 +70,11 @@ pub struct Reader<'t> {
 impl<'t> Reader<'t> {
     /// A reader of `text`, which the user knows as `file`.
     pub fn new(file: impl Into<String>, text: &'t str) -> Self {
-        Self { file: file.into(), text, found: RefCell::default() }
+        Self {
+            file: file.into(),
+            text,
+            found: RefCell::default(),
+        }
     }
 
     /// Everything noted so far, in file order.
@@ -73,7 +88,13 @@ impl<'t> Reader<'t> {
     /// Notes a problem.
     pub fn problem(&self, at: Option<Position>, path: &FieldPath, kind: ProblemKind) {
         let line = at.and_then(|at| self.text.lines().nth(at.line - 1)).map(str::to_owned);
-        let problem = Problem { file: self.file.clone(), at, path: path.clone(), kind, line };
+        let problem = Problem {
+            file: self.file.clone(),
+            at,
+            path: path.clone(),
+            kind,
+            line,
+        };
         self.found.borrow_mut().push(problem);
     }
 
@@ -87,7 +108,14 @@ impl<'t> Reader<'t> {
             Data::Text(_) | Data::Integer(_) | Data::Float(_) | Data::Bool(_) => format!("`{}`", field.node.shown()),
             _ => field.node.kind().to_owned(),
         };
-        self.problem(Some(field.node.at), &field.path, ProblemKind::WrongType { expected: expected.to_owned(), got });
+        self.problem(
+            Some(field.node.at),
+            &field.path,
+            ProblemKind::WrongType {
+                expected: expected.to_owned(),
+                got,
+            },
+        );
     }
 
     /// A mapping with no other keys than `known`, none of them twice.
@@ -99,16 +127,27 @@ impl<'t> Reader<'t> {
         for (index, (key, _)) in entries.iter().enumerate() {
             let path = field.path.field(&key.name);
             if let Some((first, _)) = entries[..index].iter().find(|(earlier, _)| earlier.name == key.name) {
-                let kind = ProblemKind::DuplicateKey { key: key.name.clone(), first: first.at.line };
+                let kind = ProblemKind::DuplicateKey {
+                    key: key.name.clone(),
+                    first: first.at.line,
+                };
                 self.problem(Some(key.at), &path, kind);
             } else if !known.contains(&key.name.as_str()) {
                 let nearest = suggestion::nearest(&key.name, known.iter().copied());
                 let known = known.iter().map(|&name| name.to_owned()).collect();
-                let kind = ProblemKind::UnknownField { got: key.name.clone(), nearest, known };
+                let kind = ProblemKind::UnknownField {
+                    got: key.name.clone(),
+                    nearest,
+                    known,
+                };
                 self.problem(Some(key.at), &path, kind);
             }
         }
-        Some(Mapping { entries, at: field.node.at, path: field.path.clone() })
+        Some(Mapping {
+            entries,
+            at: field.node.at,
+            path: field.path.clone(),
+        })
     }
 
     /// A field that must be there.
@@ -137,7 +176,10 @@ impl<'t> Reader<'t> {
             Data::Integer(value) if (min..=max).contains(&value) => Some(field.with(value)),
             Data::Integer(value) => {
                 let why = format!("is not between {min} and {max}");
-                let kind = ProblemKind::Invalid { value: value.to_string(), why };
+                let kind = ProblemKind::Invalid {
+                    value: value.to_string(),
+                    why,
+                };
                 self.problem(Some(field.node.at), &field.path, kind);
                 None
             }
@@ -176,7 +218,12 @@ impl<'t> Reader<'t> {
         match &field.node.data {
             Data::List(items) => {
                 let items = items.iter().enumerate();
-                items.map(|(index, node)| Field { node, path: field.path.index(index) }).collect()
+                items
+                    .map(|(index, node)| Field {
+                        node,
+                        path: field.path.index(index),
+                    })
+                    .collect()
             }
             _ => {
                 self.wrong_type(field, "a list");
@@ -196,9 +243,18 @@ impl<'t> Reader<'t> {
         let found = names.iter().find(|name| **name == text.value);
         if found.is_none() {
             let nearest = suggestion::nearest(&text.value, names.iter().copied());
-            let hint = nearest.map_or_else(|| format!("one of: {}", names.join(", ")), |name| format!("did you mean `{name}`?"));
+            let hint = nearest.map_or_else(
+                || format!("one of: {}", names.join(", ")),
+                |name| format!("did you mean `{name}`?"),
+            );
             let message = format!("unknown {what} `{}`", text.value);
-            self.complain(&text, ProblemKind::Other { message, hint: Some(hint) });
+            self.complain(
+                &text,
+                ProblemKind::Other {
+                    message,
+                    hint: Some(hint),
+                },
+            );
         }
         found.map(|name| text.map(|_| *name))
     }
@@ -218,16 +274,27 @@ impl<'n> Mapping<'n> {
     /// The field with this name, if it is there.
     pub fn field(&self, name: &str) -> Option<Field<'n>> {
         let (_, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
-        Some(Field { node, path: self.path.field(name) })
+        Some(Field {
+            node,
+            path: self.path.field(name),
+        })
     }
 
     /// The place of the mapping, to complain about the whole of it.
     pub fn place(&self) -> At<()> {
-        At { value: (), at: self.at, path: self.path.clone() }
+        At {
+            value: (),
+            at: self.at,
+            path: self.path.clone(),
+        }
     }
 
     /// Which of `names` are there, in the order of `names`.
     pub fn present(&self, names: &[&'static str]) -> Vec<&'static str> {
-        names.iter().copied().filter(|name| self.entries.iter().any(|(key, _)| key.name == *name)).collect()
+        names
+            .iter()
+            .copied()
+            .filter(|name| self.entries.iter().any(|(key, _)| key.name == *name))
+            .collect()
     }
 }

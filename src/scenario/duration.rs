@@ -31,7 +31,11 @@ pub fn shown(duration: Duration) -> String {
         return format!("{}ms", duration.as_millis());
     }
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+    parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -44,7 +48,18 @@ mod tests {
             assert_eq!(parse(text), Some(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(parse("500ms"), Some(Duration::from_millis(500)));
-        for text in ["", "90", "s", "1 m", "-1s", "1d", "1.5s", "99999999999999999999h", "9999999999999999h", "1é"] {
+        for text in [
+            "",
+            "90",
+            "s",
+            "1 m",
+            "-1s",
+            "1d",
+            "1.5s",
+            "99999999999999999999h",
+            "9999999999999999h",
+            "1é",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(shown(Duration::from_secs(5405)), "1h30m5s");

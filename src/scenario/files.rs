@@ -51,7 +51,10 @@ impl Class {
 
 /// The shipped scenario files: name in the repository and text.
 pub fn shipped_scenarios() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SHIPPED.iter().copied().filter(|(path, _)| path.starts_with("scenarios/"))
+    SHIPPED
+        .iter()
+        .copied()
+        .filter(|(path, _)| path.starts_with("scenarios/"))
 }
 
 impl Files {
@@ -65,7 +68,9 @@ impl Files {
 
     /// The text of a file that a scenario names.
     pub fn read(&self, class: Class, path: &str) -> Result<String, ProblemKind> {
-        let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let plain = Path::new(path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if !plain || path.is_empty() {
             return Err(ProblemKind::Outside(path.to_owned()));
         }
@@ -84,11 +89,18 @@ impl Files {
 }
 
 fn unknown<'a>(class: Class, path: &str, names: impl Iterator<Item = &'a str>) -> ProblemKind {
-    ProblemKind::Unknown { what: class.name(), got: path.to_owned(), nearest: suggestion::nearest(path, names) }
+    ProblemKind::Unknown {
+        what: class.name(),
+        got: path.to_owned(),
+        nearest: suggestion::nearest(path, names),
+    }
 }
 
 fn read_below(root: &Path, class: Class, path: &str) -> Result<String, ProblemKind> {
-    let unreadable = |why: &dyn std::fmt::Display| ProblemKind::Unreadable { path: path.to_owned(), why: why.to_string() };
+    let unreadable = |why: &dyn std::fmt::Display| ProblemKind::Unreadable {
+        path: path.to_owned(),
+        why: why.to_string(),
+    };
     let full = root.join(path);
     let real_root = root.canonicalize().map_err(|error| unreadable(&error))?;
     let real = match full.canonicalize() {
@@ -108,7 +120,10 @@ fn read_below(root: &Path, class: Class, path: &str) -> Result<String, ProblemKi
         return Err(unreadable(&"it is not a file"));
     }
     let mut text = String::new();
-    let read = file.take(SIZE_LIMIT + 1).read_to_string(&mut text).map_err(|error| unreadable(&error))?;
+    let read = file
+        .take(SIZE_LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| unreadable(&error))?;
     if read as u64 > SIZE_LIMIT {
         return Err(unreadable(&format_args!("it is larger than {SIZE_LIMIT} bytes")));
     }
@@ -120,5 +135,7 @@ fn siblings(full: &Path, path: &str) -> Vec<String> {
     let above = Path::new(path).parent().unwrap_or(Path::new(""));
     let entries = full.parent().and_then(|folder| std::fs::read_dir(folder).ok());
     let names = entries.into_iter().flatten().filter_map(Result::ok);
-    names.map(|entry| above.join(entry.file_name()).display().to_string()).collect()
+    names
+        .map(|entry| above.join(entry.file_name()).display().to_string())
+        .collect()
 }

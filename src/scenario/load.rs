@@ -38,8 +38,12 @@ impl LoadError {
     /// What to try.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Unknown { nearest: Some(name), .. } => Some(format!("did you mean `{name}`?")),
-            Self::Unknown { .. } => Some("`k8slab list` shows what there is; a folder is given as `./folder`".to_owned()),
+            Self::Unknown {
+                nearest: Some(name), ..
+            } => Some(format!("did you mean `{name}`?")),
+            Self::Unknown { .. } => {
+                Some("`k8slab list` shows what there is; a folder is given as `./folder`".to_owned())
+            }
             _ => None,
         }
     }
@@ -70,8 +74,14 @@ impl Catalogue {
     pub fn list(&self) -> Result<Vec<Entry>, LoadError> {
         let mut entries = Vec::new();
         for folder in self.folders()? {
-            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            entries.push(Entry { name, scenario: load_folder(&folder) });
+            let name = folder
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            entries.push(Entry {
+                name,
+                scenario: load_folder(&folder),
+            });
         }
         for (path, text) in shipped_scenarios() {
             let name = shipped_name(path).to_owned();
@@ -100,15 +110,26 @@ impl Catalogue {
             None => {
                 let folders = self.folders().unwrap_or_default();
                 let own = folders.iter().filter_map(|folder| folder.file_name()?.to_str());
-                let names: Vec<&str> = shipped_scenarios().map(|(path, _)| shipped_name(path)).chain(own).collect();
-                Err(LoadError::Unknown { name: name.to_owned(), nearest: suggestion::nearest(name, names) })
+                let names: Vec<&str> = shipped_scenarios()
+                    .map(|(path, _)| shipped_name(path))
+                    .chain(own)
+                    .collect();
+                Err(LoadError::Unknown {
+                    name: name.to_owned(),
+                    nearest: suggestion::nearest(name, names),
+                })
             }
         }
     }
 
     fn folders(&self) -> Result<Vec<PathBuf>, LoadError> {
-        let Some(base) = &self.folder else { return Ok(Vec::new()) };
-        let fail = |source| LoadError::Folder { path: base.clone(), source };
+        let Some(base) = &self.folder else {
+            return Ok(Vec::new());
+        };
+        let fail = |source| LoadError::Folder {
+            path: base.clone(),
+            source,
+        };
         let mut found = Vec::new();
         for entry in std::fs::read_dir(base).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
@@ -132,9 +153,22 @@ pub fn load_folder(folder: &Path) -> Result<Scenario, LoadError> {
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(validate(&shown, &text, &Files::Folder(folder.to_owned()))?),
         Err(error) => {
-            let kind = ProblemKind::Unreadable { path: shown.clone(), why: error.to_string() };
-            let problem = Problem { file: shown.clone(), at: None, path: FieldPath::root(), kind, line: None };
-            Err(Problems { scenario: shown, list: vec![problem] }.into())
+            let kind = ProblemKind::Unreadable {
+                path: shown.clone(),
+                why: error.to_string(),
+            };
+            let problem = Problem {
+                file: shown.clone(),
+                at: None,
+                path: FieldPath::root(),
+                kind,
+                line: None,
+            };
+            Err(Problems {
+                scenario: shown,
+                list: vec![problem],
+            }
+            .into())
         }
     }
 }

@@ -19,7 +19,9 @@ pub fn text<'v>(document: &'v Value, pointer: &str) -> &'v str {
 
 /// Why this is not an object that can be applied, if it is not.
 pub fn defect(document: &Value) -> Option<String> {
-    let missing = ["apiVersion", "kind"].into_iter().find(|field| text(document, &format!("/{field}")).is_empty());
+    let missing = ["apiVersion", "kind"]
+        .into_iter()
+        .find(|field| text(document, &format!("/{field}")).is_empty());
     match missing {
         Some(field) => Some(format!("the field `{field}` is missing")),
         None if text(document, "/kind").ends_with("List") && document.get("items").is_some() => {
@@ -84,14 +86,20 @@ impl Target {
             None => (None, rest),
         };
         let whole = !file.is_empty() && pointer.starts_with('/');
-        whole.then(|| Self { file: file.to_owned(), object, pointer: pointer.to_owned() })
+        whole.then(|| Self {
+            file: file.to_owned(),
+            object,
+            pointer: pointer.to_owned(),
+        })
     }
 
     /// The field in these documents of its file, or why there is none.
     pub fn find<'v>(&self, documents: &'v [Value]) -> Result<&'v Value, String> {
         let index = self.document(documents)?;
         self.reached(&documents[index])?;
-        documents[index].pointer(&self.pointer).ok_or_else(|| format!("nothing is at `{}`", self.pointer))
+        documents[index]
+            .pointer(&self.pointer)
+            .ok_or_else(|| format!("nothing is at `{}`", self.pointer))
     }
 
     /// Puts `value` there.
@@ -107,7 +115,11 @@ impl Target {
         let names = || documents.iter().map(label).collect::<Vec<_>>().join("`, `");
         match (&self.object, documents) {
             (None, [_]) => Ok(0),
-            (None, _) => Err(format!("`{}` has several documents: say which, one of `{}`", self.file, names())),
+            (None, _) => Err(format!(
+                "`{}` has several documents: say which, one of `{}`",
+                self.file,
+                names()
+            )),
             (Some(object), _) => documents
                 .iter()
                 .position(|document| label(document) == *object)
@@ -127,7 +139,11 @@ impl Target {
                     Value::Array(items) => format!("{} items", items.len()),
                     other => other.to_string(),
                 };
-                let place = if way.is_empty() { "the top".to_owned() } else { format!("`{way}`") };
+                let place = if way.is_empty() {
+                    "the top".to_owned()
+                } else {
+                    format!("`{way}`")
+                };
                 return Err(format!("nothing is at `{}`: {place} has {known}", self.pointer));
             };
             way = format!("{way}/{token}");
@@ -145,10 +161,19 @@ mod tests {
     #[test]
     fn a_target_names_a_file_perhaps_an_object_and_a_pointer() {
         let plain = Target::parse("a/b.yaml#/spec/x").unwrap();
-        assert_eq!((plain.file.as_str(), plain.object.as_deref(), plain.pointer.as_str()), ("a/b.yaml", None, "/spec/x"));
+        assert_eq!(
+            (plain.file.as_str(), plain.object.as_deref(), plain.pointer.as_str()),
+            ("a/b.yaml", None, "/spec/x")
+        );
         let one = Target::parse("b.yaml#Deployment/a#/spec").unwrap();
         assert_eq!(one.object.as_deref(), Some("Deployment/a"));
-        for text in ["b.yaml", "b.yaml#spec", "#/spec", "b.yaml#Deployment#/spec", "b.yaml#a/b#spec"] {
+        for text in [
+            "b.yaml",
+            "b.yaml#spec",
+            "#/spec",
+            "b.yaml#Deployment#/spec",
+            "b.yaml#a/b#spec",
+        ] {
             assert_eq!(Target::parse(text), None, "{text}");
         }
     }
@@ -156,7 +181,9 @@ mod tests {
     #[test]
     fn a_way_that_ends_early_says_where() {
         let target = Target::parse("f#/spec/replica").unwrap();
-        let said = target.find(&[json!({"spec": {"replicas": 1, "template": {}}})]).unwrap_err();
+        let said = target
+            .find(&[json!({"spec": {"replicas": 1, "template": {}}})])
+            .unwrap_err();
         assert_eq!(said, "nothing is at `/spec/replica`: `/spec` has replicas, template");
     }
 

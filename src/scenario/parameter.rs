@@ -82,9 +82,9 @@ impl ParameterKind {
                 Err(_) => Err("is not a whole number".to_owned()),
             },
             Self::Number { min, max } => match text.parse::<f64>().ok().filter(|value| value.is_finite()) {
-                Some(value) if (*min..=*max).contains(&value) => {
-                    Number::from_f64(value).map(Value::Number).ok_or_else(|| "is not a number".to_owned())
-                }
+                Some(value) if (*min..=*max).contains(&value) => Number::from_f64(value)
+                    .map(Value::Number)
+                    .ok_or_else(|| "is not a number".to_owned()),
                 Some(_) => Err(outside(min.is_finite(), min, max.is_finite(), max)),
                 None => Err("is not a number".to_owned()),
             },
@@ -98,7 +98,9 @@ impl ParameterKind {
             }
             Self::String(_) | Self::Secret => Ok(Value::String(text.to_owned())),
             Self::Quantity { min, max } => {
-                let value = Quantity::parse(text).map_err(|_| "is not a quantity such as `500m` or `64Mi`".to_owned())?;
+                let value: Quantity = text
+                    .parse()
+                    .map_err(|_| "is not a quantity such as `500m` or `64Mi`".to_owned())?;
                 let small = min.as_ref().is_some_and(|min| value < *min);
                 let large = max.as_ref().is_some_and(|max| value > *max);
                 if small || large {
@@ -152,29 +154,54 @@ pub struct ValueError {
 pub fn resolve(scenario: &Scenario, given: &BTreeMap<String, String>, offline: bool) -> Result<Resolved, ValueError> {
     for name in given.keys() {
         if !scenario.parameters.iter().any(|parameter| parameter.name == *name) {
-            let names: Vec<&str> = scenario.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+            let names: Vec<&str> = scenario
+                .parameters
+                .iter()
+                .map(|parameter| parameter.name.as_str())
+                .collect();
             let hint = match suggestion::nearest(name, names.iter().copied()) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None if names.is_empty() => format!("`{}` has no parameters", scenario.name),
                 None => format!("parameters of `{}`: {}", scenario.name, names.join(", ")),
             };
-            return Err(ValueError { message: format!("unknown parameter `{name}`"), hint: Some(hint) });
+            return Err(ValueError {
+                message: format!("unknown parameter `{name}`"),
+                hint: Some(hint),
+            });
         }
     }
-    let mut resolved = Resolved { manifests: scenario.manifests.clone(), values: BTreeMap::new() };
+    let mut resolved = Resolved {
+        manifests: scenario.manifests.clone(),
+        values: BTreeMap::new(),
+    };
     for parameter in &scenario.parameters {
-        let default = parameter.offline.as_ref().filter(|_| offline).or(parameter.default.as_ref());
+        let default = parameter
+            .offline
+            .as_ref()
+            .filter(|_| offline)
+            .or(parameter.default.as_ref());
         let value = match given.get(&parameter.name) {
             Some(text) => Some(parameter.kind.parse(text).map_err(|why| {
-                let shown = if parameter.kind == ParameterKind::Secret { "the value" } else { text };
+                let shown = if parameter.kind == ParameterKind::Secret {
+                    "the value"
+                } else {
+                    text
+                };
                 let message = format!("parameter `{}`: `{shown}` {why}", parameter.name);
-                ValueError { message, hint: parameter.description.clone() }
+                ValueError {
+                    message,
+                    hint: parameter.description.clone(),
+                }
             })?),
             None => default.cloned(),
         };
         let Some(value) = value else { continue };
         for target in &parameter.sets {
-            let documents = resolved.manifests.get_mut(&target.file).map(Vec::as_mut_slice).unwrap_or_default();
+            let documents = resolved
+                .manifests
+                .get_mut(&target.file)
+                .map(Vec::as_mut_slice)
+                .unwrap_or_default();
             target.set(documents, value.clone()).map_err(|why| ValueError {
                 message: format!("parameter `{}`: {why}", parameter.name),
                 hint: None,
@@ -197,12 +224,22 @@ mod tests {
         assert_eq!(percent.parse("50"), Ok(50.into()));
         assert_eq!(percent.parse("101").unwrap_err(), "is not between 1 and 100");
         assert_eq!(percent.parse("5o").unwrap_err(), "is not a whole number");
-        let cpu = ParameterKind::Quantity { min: Quantity::parse("10m").ok(), max: None };
+        let cpu = ParameterKind::Quantity {
+            min: "10m".parse().ok(),
+            max: None,
+        };
         assert_eq!(cpu.parse("1"), Ok("1".into()));
         assert_eq!(cpu.parse("5m").unwrap_err(), "is less than 10m");
         assert!(cpu.parse("much").is_err());
         let choice = ParameterKind::String(vec!["a".into(), "b".into()]);
         assert_eq!(choice.parse("c").unwrap_err(), "is none of a, b");
-        assert!(ParameterKind::Number { min: f64::NEG_INFINITY, max: 1.0 }.parse("NaN").is_err());
+        assert!(
+            ParameterKind::Number {
+                min: f64::NEG_INFINITY,
+                max: 1.0
+            }
+            .parse("NaN")
+            .is_err()
+        );
     }
 }

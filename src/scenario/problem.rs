@@ -17,7 +17,11 @@ impl FieldPath {
     /// A field below.
     #[must_use]
     pub fn field(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() {
+            Self(name.to_owned())
+        } else {
+            Self(format!("{}.{name}", self.0))
+        }
     }
 
     /// An item of the list.
@@ -138,10 +142,15 @@ impl ProblemKind {
     /// What to try, if there is something to say.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownField { nearest: Some(name), .. } | Self::Unknown { nearest: Some(name), .. } => {
-                Some(format!("did you mean `{name}`?"))
+            Self::UnknownField {
+                nearest: Some(name), ..
             }
-            Self::UnknownField { nearest: None, known, .. } => Some(format!("known here: {}", known.join(", "))),
+            | Self::Unknown {
+                nearest: Some(name), ..
+            } => Some(format!("did you mean `{name}`?")),
+            Self::UnknownField {
+                nearest: None, known, ..
+            } => Some(format!("known here: {}", known.join(", "))),
             Self::Other { hint, .. } => hint.clone(),
             Self::Outside(_) => Some("paths stay below the folder, symbolic links included".into()),
             _ => None,
@@ -173,8 +182,16 @@ impl fmt::Display for Problem {
         write!(f, ": {}: {}", self.path, self.kind)?;
         if let (Some(at), Some(line)) = (self.at, &self.line) {
             let number = at.line.to_string();
-            let before: String = line.chars().take(at.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            write!(f, "\n    {number} | {line}\n    {} | {before}^", " ".repeat(number.len()))?;
+            let before: String = line
+                .chars()
+                .take(at.column - 1)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
+            write!(
+                f,
+                "\n    {number} | {line}\n    {} | {before}^",
+                " ".repeat(number.len())
+            )?;
         }
         if let Some(hint) = self.kind.hint() {
             write!(f, "\n    hint: {hint}")?;

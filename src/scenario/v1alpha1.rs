@@ -172,23 +172,49 @@ pub struct Check {
 /// Reads a document, noting what is wrong with it.
 pub fn read(reader: &Reader<'_>, root: &Field<'_>) -> Scenario {
     let mut scenario = Scenario::default();
-    let Some(top) = reader.mapping(root, &["apiVersion", "kind", "metadata", "spec"]) else { return scenario };
+    let Some(top) = reader.mapping(root, &["apiVersion", "kind", "metadata", "spec"]) else {
+        return scenario;
+    };
     for (name, expected) in [("apiVersion", API_VERSION), ("kind", "Scenario")] {
         let text = reader.required(&top, name).and_then(|field| reader.text(&field));
         if let Some(got) = text.filter(|text| text.value != expected) {
-            reader.complain(&got, ProblemKind::NotThis { expected, got: got.value.clone() });
+            reader.complain(
+                &got,
+                ProblemKind::NotThis {
+                    expected,
+                    got: got.value.clone(),
+                },
+            );
         }
     }
-    if let Some(metadata) = reader.required(&top, "metadata").and_then(|field| reader.mapping(&field, &["name"])) {
+    if let Some(metadata) = reader
+        .required(&top, "metadata")
+        .and_then(|field| reader.mapping(&field, &["name"]))
+    {
         scenario.name = reader.required(&metadata, "name").and_then(|field| reader.text(&field));
     }
-    let known = ["title", "description", "requires", "parameters", "steps", "endpoints", "actions", "checks"];
-    let Some(spec) = reader.required(&top, "spec").and_then(|field| reader.mapping(&field, &known)) else {
+    let known = [
+        "title",
+        "description",
+        "requires",
+        "parameters",
+        "steps",
+        "endpoints",
+        "actions",
+        "checks",
+    ];
+    let Some(spec) = reader
+        .required(&top, "spec")
+        .and_then(|field| reader.mapping(&field, &known))
+    else {
         return scenario;
     };
     scenario.title = reader.required(&spec, "title").and_then(|field| reader.text(&field));
     scenario.description = optional(&spec, "description", |field| reader.text(field));
-    scenario.requires = spec.field("requires").map(|field| requires(reader, &field)).unwrap_or_default();
+    scenario.requires = spec
+        .field("requires")
+        .map(|field| requires(reader, &field))
+        .unwrap_or_default();
     scenario.parameters = entries(reader, spec.field("parameters"), parameter);
     scenario.steps = entries(reader, reader.required(&spec, "steps"), step);
     scenario.endpoints = entries(reader, spec.field("endpoints"), endpoint);
@@ -218,7 +244,10 @@ fn requires(reader: &Reader<'_>, field: &Field<'_>) -> Requires {
         cpu: optional(&requires, "cpu", |field| scalar(reader, field)),
         memory: optional(&requires, "memory", |field| scalar(reader, field)),
         nodes: optional(&requires, "nodes", |field| reader.integer(field, 1, 1000)),
-        features: requires.field("features").map(|field| reader.texts(&field)).unwrap_or_default(),
+        features: requires
+            .field("features")
+            .map(|field| reader.texts(&field))
+            .unwrap_or_default(),
     }
 }
 
@@ -226,21 +255,38 @@ fn requires(reader: &Reader<'_>, field: &Field<'_>) -> Requires {
 fn scalar(reader: &Reader<'_>, field: &Field<'_>) -> Option<At<String>> {
     use super::yaml::Data;
     match field.node.data {
-        Data::Bool(_) | Data::Integer(_) | Data::Float(_) | Data::Text(_) => {
-            Some(At { value: field.node.shown(), at: field.node.at, path: field.path.clone() })
-        }
+        Data::Bool(_) | Data::Integer(_) | Data::Float(_) | Data::Text(_) => Some(At {
+            value: field.node.shown(),
+            at: field.node.at,
+            path: field.path.clone(),
+        }),
         _ => reader.text(field),
     }
 }
 
 fn parameter(reader: &Reader<'_>, field: &Field<'_>) -> Option<Parameter> {
-    let known = ["name", "description", "type", "min", "max", "oneOf", "default", "offline", "sets"];
+    let known = [
+        "name",
+        "description",
+        "type",
+        "min",
+        "max",
+        "oneOf",
+        "default",
+        "offline",
+        "sets",
+    ];
     let map = reader.mapping(field, &known)?;
     let value = |name| optional(&map, name, |field| scalar(reader, field));
     let name = reader.required(&map, "name").and_then(|field| reader.text(&field));
-    let kind = reader.required(&map, "type").and_then(|field| reader.one_of(&field, "type", &PARAMETER_TYPES));
+    let kind = reader
+        .required(&map, "type")
+        .and_then(|field| reader.one_of(&field, "type", &PARAMETER_TYPES));
     let one_of = map.field("oneOf").map(|field| reader.list(&field)).unwrap_or_default();
-    let sets = reader.required(&map, "sets").map(|field| reader.texts(&field)).unwrap_or_default();
+    let sets = reader
+        .required(&map, "sets")
+        .map(|field| reader.texts(&field))
+        .unwrap_or_default();
     Some(Parameter {
         description: optional(&map, "description", |field| reader.text(field)),
         min: value("min"),
@@ -288,8 +334,13 @@ fn step_kind(reader: &Reader<'_>, kind: &str, field: &Field<'_>) -> Option<StepK
         "image" => {
             let map = reader.mapping(field, &["name", "dockerfile"])?;
             let name = reader.required(&map, "name").and_then(|field| reader.text(&field));
-            let dockerfile = reader.required(&map, "dockerfile").and_then(|field| reader.text(&field));
-            Some(StepKind::Image { name: name?, dockerfile: dockerfile? })
+            let dockerfile = reader
+                .required(&map, "dockerfile")
+                .and_then(|field| reader.text(&field));
+            Some(StepKind::Image {
+                name: name?,
+                dockerfile: dockerfile?,
+            })
         }
         "wait" => wait(reader, field),
         "http" => {
@@ -297,13 +348,21 @@ fn step_kind(reader: &Reader<'_>, kind: &str, field: &Field<'_>) -> Option<StepK
             let endpoint = reader.required(&map, "endpoint").and_then(|field| reader.text(&field));
             let path = reader.required(&map, "path").and_then(|field| reader.text(&field));
             let status = optional(&map, "status", |field| reader.integer(field, 100, 599));
-            Some(StepKind::Http { endpoint: endpoint?, path: path?, status })
+            Some(StepKind::Http {
+                endpoint: endpoint?,
+                path: path?,
+                status,
+            })
         }
         _ => {
             let map = reader.mapping(field, &["run", "undo"])?;
-            let run = reader.required(&map, "run").map(|field| reader.texts(&field))?;
+            let field = reader.required(&map, "run")?;
+            let run = reader.texts(&field);
             let undo = map.field("undo").map(|field| reader.texts(&field)).unwrap_or_default();
             if run.is_empty() {
+                if field.node.kind() != "a list" {
+                    return None;
+                }
                 let message = "the command has no words".to_owned();
                 let hint = Some("write it as a list: [program, argument, …]".to_owned());
                 reader.complain(&map.place(), ProblemKind::Other { message, hint });
@@ -332,15 +391,23 @@ fn endpoint(reader: &Reader<'_>, field: &Field<'_>) -> Option<Endpoint> {
     let map = reader.mapping(field, &["name", "target", "port"])?;
     let name = reader.required(&map, "name").and_then(|field| reader.text(&field));
     let target = reader.required(&map, "target").and_then(|field| reader.text(&field));
-    let port = reader.required(&map, "port").and_then(|field| reader.integer(&field, 1, 65535));
-    Some(Endpoint { name: name?, target: target?, port: port? })
+    let port = reader
+        .required(&map, "port")
+        .and_then(|field| reader.integer(&field, 1, 65535));
+    Some(Endpoint {
+        name: name?,
+        target: target?,
+        port: port?,
+    })
 }
 
 fn action(reader: &Reader<'_>, field: &Field<'_>) -> Option<Action> {
     let map = reader.mapping(field, &["name", "description", "each", "get"])?;
     let name = reader.required(&map, "name").and_then(|field| reader.text(&field));
     let get = reader.required(&map, "get").and_then(|field| reader.text(&field));
-    let each = reader.required(&map, "each").and_then(|field| reader.mapping(&field, &["pods", "port"]))?;
+    let each = reader
+        .required(&map, "each")
+        .and_then(|field| reader.mapping(&field, &["pods", "port"]))?;
     let pods = reader.required(&each, "pods").and_then(|field| reader.text(&field));
     Some(Action {
         description: optional(&map, "description", |field| reader.text(field)),
@@ -355,8 +422,12 @@ fn check(reader: &Reader<'_>, field: &Field<'_>) -> Option<Check> {
     let map = reader.mapping(field, &["do", "expect", "within"])?;
     let expect = reader.required(&map, "expect");
     let expect = expect.and_then(|field| reader.mapping(&field, &["deployment", "replicas"]))?;
-    let deployment = reader.required(&expect, "deployment").and_then(|field| reader.text(&field));
-    let replicas = reader.required(&expect, "replicas").and_then(|field| reader.integer(&field, 0, 10_000));
+    let deployment = reader
+        .required(&expect, "deployment")
+        .and_then(|field| reader.text(&field));
+    let replicas = reader
+        .required(&expect, "replicas")
+        .and_then(|field| reader.integer(&field, 0, 10_000));
     Some(Check {
         action: optional(&map, "do", |field| reader.text(field)),
         within: optional(&map, "within", |field| reader.duration(field)),

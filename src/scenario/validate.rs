@@ -35,7 +35,10 @@ pub fn validate(file: &str, text: &str, files: &Files) -> Result<Scenario, Probl
     list.append(&mut others);
     match scenario {
         Some(scenario) if list.is_empty() => Ok(scenario),
-        _ => Err(Problems { scenario: file.to_owned(), list }),
+        _ => Err(Problems {
+            scenario: file.to_owned(),
+            list,
+        }),
     }
 }
 
@@ -52,8 +55,17 @@ fn read(reader: &Reader<'_>, text: &str, files: &Files, others: &mut Vec<Problem
         return None;
     };
     let wire = wire::read(reader, &Field::root(document));
-    let mut check = Checker { reader, files, others, manifests: BTreeMap::new(), dockerfiles: BTreeMap::new() };
-    check.scenario(wire)
+    let incomplete = wire.steps.is_empty() || wire.steps.iter().any(|step| step.kind.is_none());
+    let (manifests, dockerfiles) = (BTreeMap::new(), BTreeMap::new());
+    Checker {
+        reader,
+        files,
+        others,
+        manifests,
+        dockerfiles,
+        incomplete,
+    }
+    .scenario(wire)
 }
 
 struct Checker<'c, 't> {
@@ -63,21 +75,39 @@ struct Checker<'c, 't> {
     others: &'c mut Vec<Problem>,
     manifests: BTreeMap<String, Vec<Value>>,
     dockerfiles: BTreeMap<String, String>,
+    /// Whether a step or a manifest could not be read: references into what is missing are not complained about too.
+    incomplete: bool,
 }
 
 impl Checker<'_, '_> {
     fn invalid<T: ToString>(&self, about: &At<T>, why: impl Into<String>) {
-        self.reader.complain(about, ProblemKind::Invalid { value: about.value.to_string(), why: why.into() });
+        self.reader.complain(
+            about,
+            ProblemKind::Invalid {
+                value: about.value.to_string(),
+                why: why.into(),
+            },
+        );
     }
 
     fn unknown<'a>(&self, about: &At<String>, what: &'static str, names: impl IntoIterator<Item = &'a str>) {
         let nearest = suggestion::nearest(&about.value, names);
-        self.reader.complain(about, ProblemKind::Unknown { what, got: about.value.clone(), nearest });
+        self.reader.complain(
+            about,
+            ProblemKind::Unknown {
+                what,
+                got: about.value.clone(),
+                nearest,
+            },
+        );
     }
 
     /// A DNS label, as Kubernetes wants names.
     fn name(&self, name: &At<String>, limit: usize) {
-        let letters = name.value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let letters = name
+            .value
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         let ends = !name.value.is_empty() && !name.value.starts_with('-') && !name.value.ends_with('-');
         if !letters || !ends {
             self.invalid(name, "is not a name of lower-case letters, digits and inner `-`");
@@ -89,13 +119,17 @@ impl Checker<'_, '_> {
     fn unique(&self, what: &'static str, names: &[&At<String>]) {
         for (index, name) in names.iter().enumerate() {
             if let Some(first) = names[..index].iter().find(|earlier| earlier.value == name.value) {
-                let kind = ProblemKind::Twice { what, name: name.value.clone(), first: first.at.line };
+                let kind = ProblemKind::Twice {
+                    what,
+                    name: name.value.clone(),
+                    first: first.at.line,
+                };
                 self.reader.complain(name, kind);
             }
         }
     }
 
-    fn scenario(&mut self, wire: wire::Scenario) -> Option<Scenario> {
+    fn scenario(mut self, wire: wire::Scenario) -> Option<Scenario> {
         if let Some(name) = &wire.name {
             self.name(name, NAME_LIMIT);
         }
@@ -105,16 +139,41 @@ impl Checker<'_, '_> {
             self.invalid(id, "is a step of k8slab itself");
         }
         self.unique("step", &ids);
-        self.unique("parameter", &wire.parameters.iter().map(|parameter| &parameter.name).collect::<Vec<_>>());
-        self.unique("endpoint", &wire.endpoints.iter().map(|endpoint| &endpoint.name).collect::<Vec<_>>());
-        self.unique("action", &wire.actions.iter().map(|action| &action.name).collect::<Vec<_>>());
+        self.unique(
+            "parameter",
+            &wire
+                .parameters
+                .iter()
+                .map(|parameter| &parameter.name)
+                .collect::<Vec<_>>(),
+        );
+        self.unique(
+            "endpoint",
+            &wire.endpoints.iter().map(|endpoint| &endpoint.name).collect::<Vec<_>>(),
+        );
+        self.unique(
+            "action",
+            &wire.actions.iter().map(|action| &action.name).collect::<Vec<_>>(),
+        );
         self.order(&wire.steps);
 
-        let endpoints: Vec<Endpoint> = wire.endpoints.iter().filter_map(|endpoint| self.endpoint(endpoint)).collect();
-        let steps: Vec<Step> = wire.steps.iter().filter_map(|step| self.step(step, &endpoints)).collect();
+        let endpoints: Vec<Endpoint> = wire
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| self.endpoint(endpoint))
+            .collect();
+        let steps: Vec<Step> = wire
+            .steps
+            .iter()
+            .filter_map(|step| self.step(step, &wire.endpoints))
+            .collect();
         self.owners(&wire.steps);
         self.images(&wire.steps);
-        let parameters = wire.parameters.iter().filter_map(|parameter| self.parameter(parameter)).collect();
+        let parameters = wire
+            .parameters
+            .iter()
+            .filter_map(|parameter| self.parameter(parameter))
+            .collect();
         let requires = self.requires(&wire.requires);
         let actions: Vec<Action> = wire.actions.iter().filter_map(|action| self.action(action)).collect();
         let checks = wire.checks.iter().map(|check| self.check(check, &actions)).collect();
@@ -153,32 +212,55 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn step(&mut self, step: &wire::Step, endpoints: &[Endpoint]) -> Option<Step> {
+    fn step(&mut self, step: &wire::Step, endpoints: &[wire::Endpoint]) -> Option<Step> {
         let kind = match step.kind.as_ref()? {
             wire::StepKind::Feature(name) => StepKind::Feature(self.feature(name)?),
             wire::StepKind::Image { name, dockerfile } => {
                 self.name(name, 63);
                 self.dockerfile(dockerfile);
-                StepKind::Image { name: name.value.clone(), dockerfile: dockerfile.value.clone() }
+                StepKind::Image {
+                    name: name.value.clone(),
+                    dockerfile: dockerfile.value.clone(),
+                }
             }
             wire::StepKind::Apply(path) => {
                 self.manifest(path);
-                StepKind::Apply { path: path.value.clone() }
+                StepKind::Apply {
+                    path: path.value.clone(),
+                }
             }
             wire::StepKind::Wait { kind, name, condition } => {
                 let (api_version, kind) = wait_kind(kind)?;
-                let target = WaitTarget { api_version, kind, name: name.value.clone() };
-                StepKind::Wait { target, condition: condition.as_ref().map(|text| text.value.clone()) }
+                let target = WaitTarget {
+                    api_version,
+                    kind,
+                    name: name.value.clone(),
+                };
+                StepKind::Wait {
+                    target,
+                    condition: condition.as_ref().map(|text| text.value.clone()),
+                }
             }
             wire::StepKind::Http { endpoint, path, status } => {
-                if !endpoints.iter().any(|known| known.name == endpoint.value) {
-                    self.unknown(endpoint, "endpoint", endpoints.iter().map(|known| known.name.as_str()));
+                let names: Vec<&str> = endpoints.iter().map(|known| known.name.value.as_str()).collect();
+                if !names.contains(&endpoint.value.as_str()) {
+                    self.unknown(endpoint, "endpoint", names);
                 }
                 self.url_path(path);
-                let status = status.as_ref().and_then(|status| u16::try_from(status.value).ok()).unwrap_or(200);
-                StepKind::Http { endpoint: endpoint.value.clone(), path: path.value.clone(), status }
+                let status = status
+                    .as_ref()
+                    .and_then(|status| u16::try_from(status.value).ok())
+                    .unwrap_or(200);
+                StepKind::Http {
+                    endpoint: endpoint.value.clone(),
+                    path: path.value.clone(),
+                    status,
+                }
             }
-            wire::StepKind::Exec { run, undo } => StepKind::Exec { run: values(run), undo: values(undo) },
+            wire::StepKind::Exec { run, undo } => StepKind::Exec {
+                run: values(run),
+                undo: values(undo),
+            },
         };
         Some(Step {
             id: StepId::new(&step.id.value),
@@ -215,7 +297,10 @@ impl Checker<'_, '_> {
         }
         let text = match self.files.read(Class::Manifest, &path.value) {
             Ok(text) => text,
-            Err(kind) => return self.reader.complain(path, kind),
+            Err(kind) => {
+                self.incomplete = true;
+                return self.reader.complain(path, kind);
+            }
         };
         let inner = Reader::new(self.files.shown(Class::Manifest, &path.value), &text);
         let documents = match yaml::parse(&text) {
@@ -228,25 +313,36 @@ impl Checker<'_, '_> {
         for document in &documents {
             duplicates(&inner, &Field::root(document));
             if let Some(defect) = manifest::defect(&document.to_json()) {
-                let kind = ProblemKind::Other { message: defect, hint: None };
+                let kind = ProblemKind::Other {
+                    message: defect,
+                    hint: None,
+                };
                 inner.problem(Some(document.at), &FieldPath::root(), kind);
             }
         }
         let problems = inner.into_problems();
+        self.incomplete |= documents.is_empty() || !problems.is_empty();
         if documents.is_empty() && problems.is_empty() {
             self.invalid(path, "has no documents");
         }
         self.others.extend(problems);
-        self.manifests.insert(path.value.clone(), documents.iter().map(yaml::Node::to_json).collect());
+        self.manifests
+            .insert(path.value.clone(), documents.iter().map(yaml::Node::to_json).collect());
     }
 
     /// No two steps may own the same object: `down` of one would take it from the other.
     fn owners(&self, steps: &[wire::Step]) {
         let mut owners: BTreeMap<String, &At<String>> = BTreeMap::new();
         for step in steps {
-            let Some(wire::StepKind::Apply(path)) = &step.kind else { continue };
+            let Some(wire::StepKind::Apply(path)) = &step.kind else {
+                continue;
+            };
             for document in self.manifests.get(&path.value).into_iter().flatten() {
-                let key = format!("{} {}", manifest::label(document), manifest::text(document, "/metadata/namespace"));
+                let key = format!(
+                    "{} {}",
+                    manifest::label(document),
+                    manifest::text(document, "/metadata/namespace")
+                );
                 if let Some(first) = owners.get(&key) {
                     let message = format!(
                         "`{}` is also applied by the step in line {}",
@@ -272,7 +368,9 @@ impl Checker<'_, '_> {
             })
             .collect();
         for step in steps {
-            let Some(wire::StepKind::Apply(path)) = &step.kind else { continue };
+            let Some(wire::StepKind::Apply(path)) = &step.kind else {
+                continue;
+            };
             let documents = self.manifests.get(&path.value).into_iter().flatten();
             let used: BTreeSet<String> = documents.flat_map(manifest::lab_images).collect();
             let before = ancestors(steps, &step.id.value);
@@ -285,17 +383,26 @@ impl Checker<'_, '_> {
                     }
                     None => {
                         let message = format!("`{}` uses the image `{image}:lab`, which no step builds", path.value);
-                        (message, format!("add a step `image: {{ name: {image}, dockerfile: … }}`"))
+                        (
+                            message,
+                            format!("add a step `image: {{ name: {image}, dockerfile: … }}`"),
+                        )
                     }
                 };
-                self.reader.complain(path, ProblemKind::Other { message, hint: Some(hint) });
+                self.reader.complain(
+                    path,
+                    ProblemKind::Other {
+                        message,
+                        hint: Some(hint),
+                    },
+                );
             }
         }
     }
 
     fn quantity(&self, text: Option<&At<String>>) -> Option<Quantity> {
         let text = text?;
-        let read = Quantity::parse(&text.value);
+        let read = text.value.parse();
         if read.is_err() {
             self.invalid(text, "is not a quantity such as `500m` or `64Mi`");
         }
@@ -333,14 +440,23 @@ impl Checker<'_, '_> {
                 min: self.bound(min, "a number").unwrap_or(f64::NEG_INFINITY),
                 max: self.bound(max, "a number").unwrap_or(f64::INFINITY),
             },
-            "quantity" => ParameterKind::Quantity { min: self.quantity(min), max: self.quantity(max) },
+            "quantity" => ParameterKind::Quantity {
+                min: self.quantity(min),
+                max: self.quantity(max),
+            },
             "boolean" => ParameterKind::Boolean,
             "secret" => ParameterKind::Secret,
             _ => ParameterKind::String(values(&wire.one_of)),
         };
         if !matches!(kind, ParameterKind::String(_)) {
             for value in &wire.one_of {
-                self.invalid(value, format!("cannot be a choice: `oneOf` is for strings, not for type `{}`", kind.name()));
+                self.invalid(
+                    value,
+                    format!(
+                        "cannot be a choice: `oneOf` is for strings, not for type `{}`",
+                        kind.name()
+                    ),
+                );
             }
         }
         if !matches!(wire.kind.value, "integer" | "number" | "quantity") {
@@ -370,10 +486,16 @@ impl Checker<'_, '_> {
 
     fn target(&self, text: &At<String>, kind: &ParameterKind) -> Option<Target> {
         let Some(target) = Target::parse(&text.value) else {
-            self.invalid(text, "is not of the form `file.yaml#/json/pointer` or `file.yaml#Kind/name#/json/pointer`");
+            self.invalid(
+                text,
+                "is not of the form `file.yaml#/json/pointer` or `file.yaml#Kind/name#/json/pointer`",
+            );
             return None;
         };
         let Some(documents) = self.manifests.get(&target.file) else {
+            if self.incomplete {
+                return None;
+            }
             let file = text.clone().map(|_| target.file.clone());
             self.unknown(&file, "manifest", self.manifests.keys().map(String::as_str));
             return None;
@@ -381,10 +503,14 @@ impl Checker<'_, '_> {
         match target.find(documents) {
             Ok(present) if kind.fits(present) => Some(target),
             Ok(present) => {
-                let message = format!("a parameter of type `{}` cannot set a field that holds `{present}`", kind.name());
+                let message = format!(
+                    "a parameter of type `{}` cannot set a field that holds `{present}`",
+                    kind.name()
+                );
                 self.reader.complain(text, ProblemKind::Other { message, hint: None });
                 None
             }
+            Err(_) if self.incomplete => None,
             Err(message) => {
                 self.reader.complain(text, ProblemKind::Other { message, hint: None });
                 None
@@ -394,13 +520,22 @@ impl Checker<'_, '_> {
 
     fn endpoint(&self, wire: &wire::Endpoint) -> Option<Endpoint> {
         self.name(&wire.name, NAME_LIMIT);
-        let parts = wire.target.value.split_once('/').and_then(|(kind, name)| Some((TargetKind::named(kind)?, name)));
+        let parts = wire
+            .target
+            .value
+            .split_once('/')
+            .and_then(|(kind, name)| Some((TargetKind::named(kind)?, name)));
         let Some((target, name)) = parts.filter(|(_, name)| !name.is_empty()) else {
             self.invalid(&wire.target, "is not `deployment/NAME`, `service/NAME` or `pod/NAME`");
             return None;
         };
         let port = u16::try_from(wire.port.value).ok()?;
-        Some(Endpoint { name: wire.name.value.clone(), target, target_name: name.to_owned(), port })
+        Some(Endpoint {
+            name: wire.name.value.clone(),
+            target,
+            target_name: name.to_owned(),
+            port,
+        })
     }
 
     fn action(&self, wire: &wire::Action) -> Option<Action> {
@@ -421,7 +556,11 @@ impl Checker<'_, '_> {
     }
 
     fn check(&self, wire: &wire::Check, actions: &[Action]) -> Check {
-        if let Some(name) = wire.action.as_ref().filter(|name| !actions.iter().any(|action| action.name == name.value)) {
+        if let Some(name) = wire
+            .action
+            .as_ref()
+            .filter(|name| !actions.iter().any(|action| action.name == name.value))
+        {
             self.unknown(name, "action", actions.iter().map(|action| action.name.as_str()));
         }
         Check {
@@ -456,12 +595,24 @@ fn duplicates(reader: &Reader<'_>, field: &Field<'_>) {
             let names: Vec<&str> = entries.iter().map(|(key, _)| key.name.as_str()).collect();
             reader.mapping(field, &names);
             for (key, node) in entries {
-                duplicates(reader, &Field { node, path: field.path.field(&key.name) });
+                duplicates(
+                    reader,
+                    &Field {
+                        node,
+                        path: field.path.field(&key.name),
+                    },
+                );
             }
         }
         yaml::Data::List(items) => {
             for (index, node) in items.iter().enumerate() {
-                duplicates(reader, &Field { node, path: field.path.index(index) });
+                duplicates(
+                    reader,
+                    &Field {
+                        node,
+                        path: field.path.index(index),
+                    },
+                );
             }
         }
         _ => {}
@@ -470,7 +621,8 @@ fn duplicates(reader: &Reader<'_>, field: &Field<'_>) {
 
 fn needs_of<'s>(steps: &'s [wire::Step], id: &str) -> impl Iterator<Item = &'s str> {
     let step = steps.iter().find(|step| step.id.value == id);
-    step.into_iter().flat_map(|step| step.needs.iter().map(|need| need.value.as_str()))
+    step.into_iter()
+        .flat_map(|step| step.needs.iter().map(|need| need.value.as_str()))
 }
 
 /// Every step that is done before `id`.
@@ -487,7 +639,12 @@ fn ancestors<'s>(steps: &'s [wire::Step], id: &str) -> BTreeSet<&'s str> {
 
 /// The first ring of steps that wait for each other, closed: first and last are the same.
 fn ring(steps: &[wire::Step]) -> Option<Vec<String>> {
-    fn walk<'s>(steps: &'s [wire::Step], at: &'s str, way: &mut Vec<&'s str>, done: &mut BTreeSet<&'s str>) -> Option<Vec<String>> {
+    fn walk<'s>(
+        steps: &'s [wire::Step],
+        at: &'s str,
+        way: &mut Vec<&'s str>,
+        done: &mut BTreeSet<&'s str>,
+    ) -> Option<Vec<String>> {
         if let Some(start) = way.iter().position(|seen| *seen == at) {
             let closed = way[start..].iter().chain([&way[start]]);
             return Some(closed.map(|id| (*id).to_owned()).collect());
@@ -501,5 +658,7 @@ fn ring(steps: &[wire::Step]) -> Option<Vec<String>> {
         found
     }
     let mut done = BTreeSet::new();
-    steps.iter().find_map(|step| walk(steps, &step.id.value, &mut Vec::new(), &mut done))
+    steps
+        .iter()
+        .find_map(|step| walk(steps, &step.id.value, &mut Vec::new(), &mut done))
 }

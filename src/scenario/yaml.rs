@@ -24,7 +24,10 @@ pub struct Position {
 
 impl From<Marker> for Position {
     fn from(marker: Marker) -> Self {
-        Self { line: marker.line().max(1), column: marker.col() + 1 }
+        Self {
+            line: marker.line().max(1),
+            column: marker.col() + 1,
+        }
     }
 }
 
@@ -77,7 +80,10 @@ pub struct SyntaxError {
 
 impl SyntaxError {
     fn new(at: impl Into<Position>, detail: impl Into<String>) -> Self {
-        Self { at: at.into(), detail: detail.into() }
+        Self {
+            at: at.into(),
+            detail: detail.into(),
+        }
     }
 }
 
@@ -128,7 +134,11 @@ impl Node {
 
 /// All documents of a file; empty ones are left out.
 pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
-    let mut tree = Tree { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let mut tree = Tree {
+        parser: Parser::new_from_str(text),
+        anchors: HashMap::new(),
+        nodes: 0,
+    };
     let mut documents = Vec::new();
     while let Some((event, span)) = tree.next()? {
         match event {
@@ -161,13 +171,17 @@ impl<'input> Tree<'input> {
     }
 
     fn inside(&mut self, opened: Span) -> Result<(Event<'input>, Span), SyntaxError> {
-        self.next()?.ok_or_else(|| SyntaxError::new(opened.start, "the file ends inside this value"))
+        self.next()?
+            .ok_or_else(|| SyntaxError::new(opened.start, "the file ends inside this value"))
     }
 
     fn count(&mut self, span: Span, nodes: usize) -> Result<(), SyntaxError> {
         self.nodes += nodes;
         if self.nodes > NODE_LIMIT {
-            return Err(SyntaxError::new(span.start, format!("more than {NODE_LIMIT} values in one file")));
+            return Err(SyntaxError::new(
+                span.start,
+                format!("more than {NODE_LIMIT} values in one file"),
+            ));
         }
         Ok(())
     }
@@ -175,11 +189,17 @@ impl<'input> Tree<'input> {
     fn node(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Node, SyntaxError> {
         self.count(span, 1)?;
         if depth > DEPTH_LIMIT {
-            return Err(SyntaxError::new(span.start, format!("nested deeper than {DEPTH_LIMIT} levels")));
+            return Err(SyntaxError::new(
+                span.start,
+                format!("nested deeper than {DEPTH_LIMIT} levels"),
+            ));
         }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let node = Node { at: span.start.into(), data: scalar(&text, style, tag.as_deref(), span)? };
+                let node = Node {
+                    at: span.start.into(),
+                    data: scalar(&text, style, tag.as_deref(), span)?,
+                };
                 Ok(self.remember(anchor, node))
             }
             Event::SequenceStart(anchor, _) => {
@@ -190,16 +210,29 @@ impl<'input> Tree<'input> {
                         (event, at) => items.push(self.node(event, at, depth + 1)?),
                     }
                 }
-                Ok(self.remember(anchor, Node { at: span.start.into(), data: Data::List(items) }))
+                Ok(self.remember(
+                    anchor,
+                    Node {
+                        at: span.start.into(),
+                        data: Data::List(items),
+                    },
+                ))
             }
             Event::MappingStart(anchor, _) => self.mapping(anchor, span, depth),
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| SyntaxError::new(span.start, "an alias of something not yet finished"))?;
+                let node =
+                    node.ok_or_else(|| SyntaxError::new(span.start, "an alias of something not yet finished"))?;
                 self.count(span, size(&node))?;
-                Ok(Node { at: span.start.into(), ..node })
+                Ok(Node {
+                    at: span.start.into(),
+                    ..node
+                })
             }
-            other => Err(SyntaxError::new(span.start, format!("a value was expected here, not {other:?}"))),
+            other => Err(SyntaxError::new(
+                span.start,
+                format!("a value was expected here, not {other:?}"),
+            )),
         }
     }
 
@@ -221,8 +254,16 @@ impl<'input> Tree<'input> {
             entries.push((Key { at: key.at, name }, value));
         }
         // A block mapping's own marker is where its first key's colon stood or later; readers look at the key.
-        let at = entries.first().map_or(span.start.into(), |(key, _)| key.at.min(span.start.into()));
-        Ok(self.remember(anchor, Node { at, data: Data::Map(entries) }))
+        let at = entries
+            .first()
+            .map_or(span.start.into(), |(key, _)| key.at.min(span.start.into()));
+        Ok(self.remember(
+            anchor,
+            Node {
+                at,
+                data: Data::Map(entries),
+            },
+        ))
     }
 
     fn remember(&mut self, anchor: usize, node: Node) -> Node {
@@ -245,11 +286,18 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Resu
     match tag {
         Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => return Ok(Data::Text(text.to_owned())),
         Some(tag) if !tag.is_yaml_core_schema() => {
-            return Err(SyntaxError::new(span.start, format!("the tag `{tag}` means nothing here")));
+            return Err(SyntaxError::new(
+                span.start,
+                format!("the tag `{tag}` means nothing here"),
+            ));
         }
         _ => {}
     }
-    Ok(if style == ScalarStyle::Plain { plain(text) } else { Data::Text(text.to_owned()) })
+    Ok(if style == ScalarStyle::Plain {
+        plain(text)
+    } else {
+        Data::Text(text.to_owned())
+    })
 }
 
 /// As Kubernetes' own YAML reader takes a plain scalar: the core schema, and `0644` is octal.
@@ -297,16 +345,23 @@ mod tests {
     #[test]
     fn values_know_their_line_and_column() {
         let node = only("a: 1\nb:\n  - c: x\n    d: [1, two]\n");
-        let Data::List(items) = &node.get("b").unwrap().data else { panic!("a list") };
+        let Data::List(items) = &node.get("b").unwrap().data else {
+            panic!("a list")
+        };
         assert_eq!(items[0].at, Position { line: 3, column: 5 });
         assert_eq!(items[0].get("d").unwrap().at, Position { line: 4, column: 8 });
-        assert_eq!(node.to_json(), serde_json::json!({"a": 1, "b": [{"c": "x", "d": [1, "two"]}]}));
+        assert_eq!(
+            node.to_json(),
+            serde_json::json!({"a": 1, "b": [{"c": "x", "d": [1, "two"]}]})
+        );
     }
 
     #[test]
     fn duplicate_keys_are_kept_apart() {
         let node = only("a: 1\na: 2\n");
-        let Data::Map(entries) = &node.data else { panic!("a mapping") };
+        let Data::Map(entries) = &node.data else {
+            panic!("a mapping")
+        };
         assert_eq!(entries.iter().map(|(key, _)| key.at.line).collect::<Vec<_>>(), [1, 2]);
     }
 
@@ -331,7 +386,10 @@ mod tests {
 
     #[test]
     fn an_alias_is_a_copy_and_a_bomb_is_refused() {
-        assert_eq!(only("a: &x [1]\nb: *x\n").to_json(), serde_json::json!({"a": [1], "b": [1]}));
+        assert_eq!(
+            only("a: &x [1]\nb: *x\n").to_json(),
+            serde_json::json!({"a": [1], "b": [1]})
+        );
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for n in 1..12 {
             let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
@@ -342,7 +400,15 @@ mod tests {
 
     #[test]
     fn rubbish_is_an_error_with_a_position() {
-        for text in ["a: [1, 2\n", "a: b: c\n", "\t- x", "a: *nobody\n", "? [a]\n: b\n", "a: \"x\nb", "{", "a: !mine 1"] {
+        for text in [
+            "a: [1, 2\n",
+            "a: b: c\n",
+            "a: *nobody\n",
+            "? [a]\n: b\n",
+            "a: \"x\nb",
+            "{",
+            "a: !mine 1",
+        ] {
             let error = parse(text).unwrap_err();
             assert!(error.at.line >= 1, "{text:?}: {error}");
         }
