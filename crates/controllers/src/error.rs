@@ -27,6 +27,11 @@ impl Error {
         self.source.as_ref().is_some_and(is_conflict)
     }
 
+    /// The API server's words alone, as conditions and events carry them.
+    pub(crate) fn cause(&self) -> String {
+        self.source.as_ref().map_or_else(|| self.doing.clone(), message)
+    }
+
     /// The whole story on one line.
     pub(crate) fn chain(&self) -> String {
         match &self.source {

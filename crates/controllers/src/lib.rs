@@ -13,10 +13,24 @@ use apimachinery::clock::Clock;
 use apimachinery::pace::Pace;
 use tokio_util::sync::CancellationToken;
 
+mod deployment;
 mod error;
+mod events;
+mod expectations;
 mod hpa;
+mod informers;
 mod key;
+mod ownership;
+mod pod_ranking;
+mod pods;
+mod reconcile;
+mod replicaset;
+mod selector;
 mod workqueue;
+
+use informers::Informers;
+use reconcile::Reconcile;
+use tokio::task::JoinSet;
 
 pub use hpa::{Held, Limit, NextMove};
 
@@ -44,15 +58,34 @@ pub struct Config {
 
 /// Running controllers.
 pub struct Controllers {
-    tasks: tokio::task::JoinSet<()>,
+    tasks: JoinSet<()>,
     hpa: hpa::Moves,
 }
 
 /// Starts every controller; returns at once, their caches fill in the background. Needs a tokio runtime.
 pub fn start(config: Config) -> Controllers {
-    let _ = config;
+    let (sink, write_events) = events::Sink::new();
+    let shutdown = config.shutdown.clone();
+    let context = Context {
+        informers: Informers::new(),
+        clock: config.clock.clone(),
+        pace: config.pace,
+        client_for: config.client_for.clone(),
+        sink,
+    };
+    let mut tasks = JoinSet::new();
+    // One line a controller. All of them register with the caches before the caches run.
+    let mut run = Run {
+        context: &context,
+        tasks: &mut tasks,
+        shutdown: &shutdown,
+    };
+    run.this(replicaset::start(&context));
+    run.this(deployment::start(&context));
+    tasks.spawn(write_events);
+    context.informers.run(&context.client(INFORMERS), &mut tasks, &shutdown);
     Controllers {
-        tasks: tokio::task::JoinSet::new(),
+        tasks,
         hpa: hpa::Moves::default(),
     }
 }
@@ -63,8 +96,45 @@ impl Controllers {
         self.hpa.list()
     }
 
-    /// Waits until every loop has ended, after [`Config::shutdown`] was cancelled.
+    /// Waits until every loop has ended, after [`Config::shutdown`] was cancelled. Events recorded before are written.
     pub async fn join(mut self) {
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What every controller is started with.
+#[derive(Clone)]
+struct Context {
+    informers: Informers,
+    clock: Arc<dyn Clock>,
+    pace: Pace,
+    client_for: ClientFor,
+    sink: events::Sink,
+}
+
+impl Context {
+    /// A client under the identity of `controller`.
+    fn client(&self, controller: &str) -> kube::Client {
+        (self.client_for)(controller)
+    }
+
+    /// Records events under the name and identity of `controller`.
+    fn recorder(&self, controller: &'static str) -> events::Recorder {
+        self.sink
+            .recorder(controller, self.client(controller), self.clock.clone())
+    }
+}
+
+struct Run<'a> {
+    context: &'a Context,
+    tasks: &'a mut JoinSet<()>,
+    shutdown: &'a CancellationToken,
+}
+
+impl Run<'_> {
+    fn this<C: Reconcile>(&mut self, controller: C) {
+        let (informers, shutdown) = (self.context.informers.clone(), self.shutdown.clone());
+        self.tasks
+            .spawn(reconcile::run(Arc::new(controller), informers, shutdown));
     }
 }

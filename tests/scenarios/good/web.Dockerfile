@@ -1,3 +1,0 @@
-FROM scratch
-COPY k8slab /k8slab
-ENTRYPOINT ["/k8slab", "workload", "web"]
