@@ -527,7 +527,8 @@ mod tests {
             prop_assume!(q.format() != Format::BinarySi || q.nanos().abs() <= i128::from(i64::MAX) * UNIT);
             let again: Quantity = q.to_string().parse().unwrap();
             prop_assert_eq!(again, q);
-            prop_assert_eq!(again.to_string(), q.to_string());
+            // A binary quantity that no suffix divides is printed, and so read, as a plain number.
+            prop_assert_eq!(again.with_format(q.format()).to_string(), q.to_string());
         }
 
         #[test]

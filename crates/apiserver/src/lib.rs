@@ -4,6 +4,8 @@
 //! Owns what an API server owns and nothing else: it runs no controller and has never heard of containers, Linux or
 //! k8slab. What lies outside (kubelets, aggregated APIs, webhooks) it reaches through the [`Connector`] it is given.
 
+pub mod auth;
 mod connector;
+pub mod store;
 
 pub use connector::{BoxedStream, Connector, NoConnector, Stream, Target};

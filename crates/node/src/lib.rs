@@ -3,7 +3,10 @@
 //! Owns what runs on the machine. Speaks to the API server as any client does, through [`kube::Client`]s, one identity a
 //! component; must not know whose API server it is. The front door is [`Node`].
 
+mod events;
+mod mirror;
 mod node;
 pub mod runtime;
+pub mod scheduler;
 
 pub use node::{ClientFor, Config, Node, StartError};

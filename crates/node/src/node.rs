@@ -11,6 +11,10 @@ use apimachinery::clock::Clock;
 use apimachinery::pace::Pace;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::events::{Flavour, Recorder};
+use crate::scheduler::{self, Scheduler};
 
 /// Makes a client that speaks as `user` in `groups`: every component has an identity of its own.
 pub type ClientFor = Arc<dyn Fn(&str, &[&str]) -> kube::Client + Send + Sync>;
@@ -64,6 +68,7 @@ pub enum StartError {
 /// A running node. Dropping it without [`Node::drain`] ends its tasks at once; containers stay either way.
 pub struct Node {
     name: String,
+    tasks: JoinSet<()>,
 }
 
 impl Node {
@@ -71,7 +76,12 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let pods = config.dir.join("pods");
         std::fs::create_dir_all(&pods).map_err(|source| StartError::Folder { path: pods, source })?;
-        Ok(Self { name: config.name })
+        let mut tasks = JoinSet::new();
+        start_scheduler(&config, &mut tasks);
+        Ok(Self {
+            name: config.name,
+            tasks,
+        })
     }
 
     /// `metadata.name` of the Node object.
@@ -95,8 +105,25 @@ impl Node {
     }
 
     /// Ends the node's tasks. Containers stay and are adopted by the next daemon.
-    pub async fn drain(self) {}
+    pub async fn drain(mut self) {
+        self.tasks.shutdown().await;
+    }
 
     /// Ends every container, each with its grace period, then the node's tasks. The objects stay.
-    pub async fn stop_pods(self) {}
+    pub async fn stop_pods(self) {
+        self.drain().await;
+    }
+}
+
+fn start_scheduler(config: &Config, tasks: &mut JoinSet<()>) {
+    let client = (config.client_for)("system:kube-scheduler", &[]);
+    let (recorder, writer) = Recorder::new(
+        client.clone(),
+        scheduler::NAME,
+        config.name.clone(),
+        Flavour::Series,
+        config.clock.clone(),
+    );
+    tasks.spawn(writer);
+    tasks.spawn(Scheduler::new(client, recorder, config.clock.clone()).run());
 }
