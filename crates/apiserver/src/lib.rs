@@ -4,8 +4,21 @@
 //! Owns what an API server owns and nothing else: it runs no controller and has never heard of containers, Linux or
 //! k8slab. What lies outside (kubelets, aggregated APIs, webhooks) it reaches through the [`Connector`] it is given.
 
+mod api;
 pub mod auth;
+mod body;
+mod call;
+mod config;
 mod connector;
+mod dispatch;
+mod request;
+pub mod resources;
+mod respond;
+mod server;
 pub mod store;
+mod verbs;
 
+pub use body::{Body, BoxError};
+pub use config::{Cidr, Config, Storage, Version};
 pub use connector::{BoxedStream, Connector, NoConnector, Stream, Target};
+pub use server::{OpenError, Server, Service};

@@ -1,0 +1,12 @@
+//! The resource table: which groups, versions and resources there are, and what each may do.
+//!
+//! Made at start from a real server's discovery answers; only GA versions are served. A table is a value: whoever adds
+//! a resource (a custom one, an aggregated one) swaps in a new table. Owns no object and no schema.
+
+pub(crate) mod archive;
+pub(crate) mod conversion;
+mod resource;
+mod table;
+
+pub use resource::{Resource, Subresource, Verb, Verbs};
+pub use table::{Group, Table};

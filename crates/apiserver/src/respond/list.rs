@@ -1,0 +1,102 @@
+//! Lists, put together from the bytes of their objects.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::table::{self, TableOptions};
+use super::{json as json_answer, partial, served, served_value, to_bytes, with_type};
+use crate::body::Body;
+use crate::call::{Answer, Call};
+use crate::request::Representation;
+use crate::resources::Resource;
+use crate::store::{Key, Object};
+
+/// `ListMeta`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListMeta {
+    pub(crate) revision: u64,
+    pub(crate) continue_token: Option<String>,
+    pub(crate) remaining: Option<usize>,
+}
+
+impl ListMeta {
+    pub(crate) fn to_value(&self) -> Value {
+        let mut meta = Map::new();
+        meta.insert("resourceVersion".to_owned(), self.revision.to_string().into());
+        if let Some(token) = &self.continue_token {
+            meta.insert("continue".to_owned(), token.as_str().into());
+        }
+        if let Some(remaining) = self.remaining {
+            meta.insert("remainingItemCount".to_owned(), remaining.into());
+        }
+        Value::Object(meta)
+    }
+}
+
+/// A list of stored objects, in the form that the client wants.
+pub(crate) fn list(call: &Call, resource: &Resource, objects: Vec<(Key, Object)>, meta: &ListMeta) -> Answer {
+    match call.accept.representation()? {
+        Representation::Object => {
+            let body = Body::pieces(pieces(resource, &objects, meta));
+            Ok(with_type(StatusCode::OK, "application/json", body))
+        }
+        Representation::Metadata(form) => {
+            let items: Vec<Value> =
+                objects.iter().map(|(_, object)| partial(&served_value(resource, object), form)).collect();
+            let list = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": form.api_version(),
+                "metadata": meta.to_value(),
+                "items": items,
+            });
+            Ok(json_answer(StatusCode::OK, to_bytes(&list)))
+        }
+        Representation::Table(form) => {
+            let options = TableOptions::read(&call.query, form)?;
+            let values: Vec<Value> = objects.iter().map(|(_, object)| served_value(resource, object)).collect();
+            let values: Vec<&Value> = values.iter().collect();
+            let table = table::of_objects(&resource.gvk(), &values, &options, Some(meta), call.api.now());
+            Ok(json_answer(StatusCode::OK, to_bytes(&table)))
+        }
+    }
+}
+
+/// A list of objects that are at hand as values.
+pub(crate) fn list_value(resource: &Resource, meta: &ListMeta, items: Vec<Value>) -> Value {
+    json!({
+        "kind": resource.list_kind(),
+        "apiVersion": resource.api_version(),
+        "metadata": meta.to_value(),
+        "items": items,
+    })
+}
+
+/// `{"kind":"PodList","apiVersion":"v1","metadata":{…},"items":[` … `]}`. Items carry neither kind nor version.
+fn pieces(resource: &Resource, objects: &[(Key, Object)], meta: &ListMeta) -> Vec<Bytes> {
+    let mut pieces = Vec::with_capacity(2 + 2 * objects.len());
+    let head = format!(
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{},"items":["#,
+        resource.list_kind(),
+        resource.api_version(),
+        meta.to_value()
+    );
+    pieces.push(Bytes::from(head));
+    for (index, (_, object)) in objects.iter().enumerate() {
+        pieces.push(Bytes::from_static(if index == 0 { b"{" } else { b",{" }));
+        pieces.push(item(resource, object));
+    }
+    pieces.push(Bytes::from_static(b"]}"));
+    pieces
+}
+
+/// The object without its opening brace, kind and version.
+fn item(resource: &Resource, object: &Object) -> Bytes {
+    if resource.conversion.is_none() && object.bytes.starts_with(resource.stored_head.as_bytes()) {
+        return object.bytes.slice(resource.stored_head.len()..);
+    }
+    let Value::Object(mut map) = served_value(resource, object) else { return served(resource, object).slice(1..) };
+    map.shift_remove("kind");
+    map.shift_remove("apiVersion");
+    to_bytes(&Value::Object(map)).slice(1..)
+}

@@ -1,0 +1,116 @@
+//! `Server`: the one front door. Opens the store, serves requests in process or over TLS, closes.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+
+use crate::api::Api;
+use crate::body::{Body, BoxError};
+use crate::call::Call;
+use crate::config::{Config, Storage};
+use crate::dispatch::dispatch;
+use crate::resources::Table;
+use crate::store::{BackendError, File, Store, View};
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot be opened. Its file is left as it is.
+    #[error("opening the store")]
+    Store(#[from] BackendError),
+    /// The embedded data cannot be read: a broken build.
+    #[error("reading the embedded API description")]
+    Data(#[source] io::Error),
+}
+
+/// An API server. Cheap to clone; all clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    api: Arc<Api>,
+}
+
+impl Server {
+    /// A server that keeps nothing, with upstream's defaults: for tests.
+    pub async fn in_memory() -> Self {
+        match Self::open(Config::new(Storage::Memory)).await {
+            Ok(server) => server,
+            Err(error) => unreachable!("a store in memory opens: {error}"),
+        }
+    }
+
+    /// Opens the store and makes what every cluster has from its first moment.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let table = Table::built_in().map_err(OpenError::Data)?;
+        let store = match &config.storage {
+            Storage::Memory => Store::in_memory(),
+            Storage::File(path) => {
+                let (file, contents) = File::open(path)?;
+                Store::new(Box::new(file), contents)
+            }
+        };
+        Ok(Self { api: Arc::new(Api::new(config, store, table)) })
+    }
+
+    /// A client in process, without a socket, as a member of `system:masters`.
+    pub fn client(&self) -> kube::Client {
+        self.client_as("system:admin", &["system:masters"])
+    }
+
+    /// A client in process for a user in groups; `system:authenticated` comes by itself.
+    pub fn client_as(&self, _user: &str, _groups: &[&str]) -> kube::Client {
+        kube::Client::new(self.service(), "default")
+    }
+
+    /// The server as a tower service.
+    pub fn service(&self) -> Service {
+        Service { api: self.api.clone() }
+    }
+
+    /// The current objects.
+    pub fn view(&self) -> Arc<dyn View> {
+        self.api.store.clone()
+    }
+
+    /// The revision of the last change.
+    pub fn revision(&self) -> u64 {
+        self.api.store.revision()
+    }
+
+    /// Ends watches, waits for the writes on their way and closes the store; later writes are refused.
+    pub async fn close(&self) {
+        self.api.closing.cancel();
+        self.api.store.close().await;
+    }
+}
+
+/// The server as a tower service.
+#[derive(Clone)]
+pub struct Service {
+    api: Arc<Api>,
+}
+
+impl<B> tower::Service<Request<B>> for Service
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        let body = body.map_err(|error| -> BoxError { error.into() }).boxed_unsync();
+        dispatch(Call::new(self.api.clone(), parts, body)).map(Ok).boxed()
+    }
+}
