@@ -42,7 +42,7 @@ impl Table {
                 for group in groups.groups {
                     order.extend(group.versions.into_iter().map(|version| version.group_version));
                 }
-            } else if file.contains("__") {
+            } else if file.starts_with("api__") || file.matches("__").count() == 2 {
                 let list: ResourceList = serde_json::from_slice(&read(reader)?)?;
                 lists.insert(list.group_version.clone(), list);
             }

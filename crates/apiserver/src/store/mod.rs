@@ -562,6 +562,11 @@ impl View for Store {
         let keep = keeps_parsed(resource);
         collection.entries(namespace).map(|(_, entry)| entry.value(keep)).collect()
     }
+
+    fn generation(&self, resource: &GroupResource) -> Option<u64> {
+        let visible = self.read();
+        Some(visible.collections.get(resource).map_or(visible.born, |collection| *collection.changed.borrow()))
+    }
 }
 
 /// The inverse of `GroupResource`'s `Display` (`PLURAL.GROUP`).
