@@ -52,13 +52,14 @@ fn canonical(template: &PodTemplateSpec) -> Value {
     value
 }
 
-/// Members whose value is a map: empty and absent mean the same there. An empty structure may mean something
-/// (`emptyDir: {}`).
+/// Members for which empty and absent mean the same: maps, and the template's metadata. Other empty structures may mean
+/// something (`emptyDir: {}`).
 const MAPS: &[&str] = &[
     "annotations",
     "labels",
     "limits",
     "matchLabels",
+    "metadata",
     "nodeSelector",
     "overhead",
     "requests",
