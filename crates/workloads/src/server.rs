@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -52,8 +53,12 @@ where
                 _ = interrupt.recv() => return Ok(()),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
-                    // Out of descriptors, or the peer is gone already: the next one may do better.
-                    Err(_) => continue,
+                    // The peer is gone already, or there are no descriptors left: then a rest, or this loop
+                    // would burn CPU that nobody asked for.
+                    Err(_) => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        continue;
+                    }
                 },
             };
             let handler = handler.clone();

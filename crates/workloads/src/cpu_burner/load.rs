@@ -1,19 +1,17 @@
 //! Burns CPU and holds memory to a target that may change at any moment.
 //!
-//! Owns the threads and the blocks. CPU is paid out of a budget: a thread earns `target × elapsed` of CPU time and
-//! burns until its own CPU clock says that it is spent, so that a full target uses a limit fully and never more, with
-//! or without a cgroup that enforces it.
+//! Owns the threads and the blocks. CPU is paid out of a `Budget` by the thread's own CPU clock, so that a full target
+//! uses a limit fully and never more, with or without a cgroup that enforces it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use memmap2::MmapMut;
 
-/// How long a burner rests when its budget is spent: well below the 100 ms of a CFS period.
-const REST: Duration = Duration::from_millis(5);
-/// Unspent budget older than this is forgotten: a thread that was throttled must not overshoot for minutes afterwards.
-const BACKLOG: Duration = Duration::from_millis(200);
+use super::budget::{Budget, Next};
+use super::clock;
+use super::usage::resident_bytes;
+
 /// Memory is taken and given back in blocks, so that a change is seen within a second and can be interrupted.
 const BLOCK: usize = 1 << 20;
 /// Never more than this share of the limit, the program itself included: the lesson is scaling, not the OOM killer.
@@ -91,13 +89,16 @@ impl Load {
         self.limits.millicores.div_ceil(1000)
     }
 
-    /// From now on `percent` of the CPU limit and `share` percent of the memory limit.
-    pub(super) fn set(&self, percent: u32, share: f64) {
+    /// From now on `percent` of the CPU limit and `share` percent of the memory limit, which is cut to a safe share;
+    /// the bytes that this comes to.
+    pub(super) fn set(&self, percent: u32, share: f64) -> usize {
         let millicores = f64::from(self.limits.millicores) * f64::from(percent) / 100.0;
         let nanoseconds = millicores * 1e6 / f64::from(self.threads());
         self.target.rate.store(nanoseconds as u64, Ordering::Relaxed);
-        *self.target.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory_target(self.limits.memory, share);
+        let bytes = memory_target(self.limits.memory, share);
+        *self.target.memory.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
         self.target.memory_changed.notify_all();
+        bytes
     }
 }
 
@@ -118,19 +119,16 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
 }
 
 fn burn(rate: &AtomicU64) {
-    let mut seen = monotonic();
-    let mut spent = thread_cpu_time();
-    let mut budget = 0_f64;
+    let mut budget = Budget::default();
+    let (mut seen, mut paid) = (clock::monotonic(), clock::thread_cpu());
     loop {
-        let (now, cpu) = (monotonic(), thread_cpu_time());
+        let (now, cpu) = (clock::monotonic(), clock::thread_cpu());
         let rate = rate.load(Ordering::Relaxed) as f64;
-        budget += rate * (now - seen).as_secs_f64() - (cpu - spent).as_nanos() as f64;
-        budget = budget.min(rate * BACKLOG.as_secs_f64());
-        (seen, spent) = (now, cpu);
-        if budget > 0.0 {
-            work();
-        } else {
-            std::thread::sleep(REST);
+        let next = budget.settle(rate, now.saturating_sub(seen), cpu.saturating_sub(paid));
+        (seen, paid) = (now, cpu);
+        match next {
+            Next::Burn => work(),
+            Next::Rest(rest) => std::thread::sleep(rest),
         }
     }
 }
@@ -182,38 +180,6 @@ fn wait_for_change(target: &Target, known: usize) {
             .wait(wanted)
             .unwrap_or_else(PoisonError::into_inner);
     }
-}
-
-/// Resident memory of this process, which is all that runs in its container; 0 where /proc is not mounted.
-pub(super) fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm
-        .split_whitespace()
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok())
-        .unwrap_or(0)
-        * 4096
-}
-
-/// CPU time of all threads of this process.
-pub(super) fn cpu_time() -> Duration {
-    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
-}
-
-fn thread_cpu_time() -> Duration {
-    clock(libc::CLOCK_THREAD_CPUTIME_ID)
-}
-
-fn monotonic() -> Duration {
-    clock(libc::CLOCK_MONOTONIC)
-}
-
-#[expect(unsafe_code, reason = "no safe wrapper of the CPU-time clocks is in the tree")]
-fn clock(id: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the kernel to write to; the clocks used here always exist.
-    unsafe { libc::clock_gettime(id, &mut time) };
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
