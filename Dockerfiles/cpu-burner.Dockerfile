@@ -2,6 +2,7 @@
 FROM scratch
 COPY k8slab /k8slab
 COPY k8slab /bin/curl
+# A number, so that `runAsNonRoot` can be checked. Rootless, the node maps it to the one uid that it has.
 USER 65532:65532
 EXPOSE 8000
 ENTRYPOINT ["/k8slab", "workload", "cpu-burner"]

@@ -3,8 +3,10 @@
 //! Owns the programs of the lessons and nothing of k8slab: no module here knows the cluster it runs in. An image is this
 //! binary and an entry point; `/bin/curl` in it is the same file under another name.
 
+#[cfg(target_os = "linux")]
 mod cpu_burner;
 mod curl;
+#[cfg(target_os = "linux")]
 mod server;
 
 use std::ffi::OsString;
@@ -13,8 +15,12 @@ use std::io::Write as _;
 /// Arguments to exit code.
 type Program = fn(&[String]) -> i32;
 
-/// The programs by name: `k8slab workload NAME`.
-const PROGRAMS: &[(&str, Program)] = &[("cpu-burner", cpu_burner::main), ("curl", curl::main)];
+/// The programs by name: `k8slab workload NAME`. Containers are Linux; elsewhere only the client runs.
+const PROGRAMS: &[(&str, Program)] = &[
+    #[cfg(target_os = "linux")]
+    ("cpu-burner", cpu_burner::main),
+    ("curl", curl::main),
+];
 
 /// Runs the program named by the first argument with the rest of them; its exit code.
 pub fn main(args: &[OsString]) -> i32 {
@@ -38,6 +44,7 @@ fn complain(line: &str) {
 }
 
 /// One line on standard output: a container's log.
+#[cfg(target_os = "linux")]
 fn say(line: &str) {
     writeln!(std::io::stdout(), "{line}").ok();
 }
