@@ -66,15 +66,11 @@ impl From<&'static str> for Body {
     }
 }
 
-
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Pieces(pieces, left) => {
@@ -92,7 +88,10 @@ impl http_body::Body for Body {
                 *left -= chunk.len() as u64;
                 Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk.freeze()))))
             }
-            Kind::Stream(stream) => stream.as_mut().poll_next(context).map(|item| item.map(|item| item.map(Frame::data))),
+            Kind::Stream(stream) => stream
+                .as_mut()
+                .poll_next(context)
+                .map(|item| item.map(|item| item.map(Frame::data))),
         }
     }
 

@@ -52,7 +52,9 @@ impl Call {
 
     /// The whole body; empty the second time.
     pub(crate) async fn body(&self) -> Result<Bytes, Status> {
-        let Some(body) = self.body.lock().await.take() else { return Ok(Bytes::new()) };
+        let Some(body) = self.body.lock().await.take() else {
+            return Ok(Bytes::new());
+        };
         match collect(body).await {
             Ok(bytes) => Ok(bytes),
             Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(BODY_LIMIT)),
@@ -78,13 +80,27 @@ impl Call {
         if !given.is_empty() {
             return given.to_owned();
         }
-        let agent = self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-        let name: String = agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect();
+        let agent = self
+            .headers
+            .get(http::header::USER_AGENT)
+            .and_then(|agent| agent.to_str().ok())
+            .unwrap_or_default();
+        let name: String = agent
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(128)
+            .collect();
         if name.is_empty() { "unknown".to_owned() } else { name }
     }
 }
 
 /// Apart from [`Call::body`] because the compiler cannot see that `collect`'s future is `Send` from within another one.
 fn collect(body: Incoming) -> BoxFuture<'static, Result<Bytes, BoxError>> {
-    Limited::new(body, BODY_LIMIT).collect().map_ok(Collected::to_bytes).boxed()
+    Limited::new(body, BODY_LIMIT)
+        .collect()
+        .map_ok(Collected::to_bytes)
+        .boxed()
 }

@@ -47,7 +47,11 @@ pub struct Version {
 
 impl Default for Version {
     fn default() -> Self {
-        Self { major: "1".to_owned(), minor: "36".to_owned(), git_version: "v1.36.2".to_owned() }
+        Self {
+            major: "1".to_owned(),
+            minor: "36".to_owned(),
+            git_version: "v1.36.2".to_owned(),
+        }
     }
 }
 
@@ -75,7 +79,10 @@ impl Config {
             storage,
             connector: Arc::new(NoConnector),
             clock: Arc::new(SystemClock),
-            service_cidr: Cidr { address: Ipv4Addr::new(10, 96, 0, 0), prefix: 12 },
+            service_cidr: Cidr {
+                address: Ipv4Addr::new(10, 96, 0, 0),
+                prefix: 12,
+            },
             node_ports: 30000..=32767,
             version: Version::default(),
         }
@@ -84,6 +91,9 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("storage", &self.storage).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("storage", &self.storage)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }

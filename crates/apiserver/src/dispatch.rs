@@ -28,7 +28,9 @@ pub(crate) async fn dispatch(call: Call) -> Response<Body> {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => {
             tracing::error!(method = %call.method, path = %call.path, "a handler panicked");
-            Err(Status::internal("this request caused the API server to panic; its log says more"))
+            Err(Status::internal(
+                "this request caused the API server to panic; its log says more",
+            ))
         }
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout")),
     };

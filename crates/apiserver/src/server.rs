@@ -54,7 +54,9 @@ impl Server {
                 Store::new(Box::new(file), contents)
             }
         };
-        Ok(Self { api: Arc::new(Api::new(config, store, table)) })
+        Ok(Self {
+            api: Arc::new(Api::new(config, store, table)),
+        })
     }
 
     /// A client in process, without a socket, as a member of `system:masters`.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use apiserver::Server;
 use apiserver::resources::{Resource, Table, Verb};
 use futures::{StreamExt, pin_mut};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchParams,
+};
 use kube::core::WatchEvent;
 use kube::discovery::Scope;
 use serde_json::{Value, json};
@@ -35,7 +37,11 @@ fn sample(resource: &Resource) -> Value {
 
 fn stored_resources() -> Vec<Arc<Resource>> {
     let table = Table::built_in().unwrap();
-    table.resources().filter(|resource| resource.verbs.contains(Verb::Create) && resource.is_stored()).cloned().collect()
+    table
+        .resources()
+        .filter(|resource| resource.verbs.contains(Verb::Create) && resource.is_stored())
+        .cloned()
+        .collect()
 }
 
 #[tokio::test]
@@ -49,37 +55,71 @@ async fn every_kind_can_be_created_read_listed_watched_patched_and_deleted() {
         let api = api(&server.client(), &resource);
         let body: DynamicObject = serde_json::from_value(sample(&resource)).unwrap();
 
-        let created = api.create(&PostParams::default(), &body).await.unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(created.metadata.uid.is_some() && created.metadata.creation_timestamp.is_some(), "{what}");
+        let created = api
+            .create(&PostParams::default(), &body)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(
+            created.metadata.uid.is_some() && created.metadata.creation_timestamp.is_some(),
+            "{what}"
+        );
         let error = api.create(&PostParams::default(), &body).await.unwrap_err();
-        let kube::Error::Api(status) = error else { panic!("{what}: {error}") };
+        let kube::Error::Api(status) = error else {
+            panic!("{what}: {error}")
+        };
         assert_eq!((status.code, status.reason.as_str()), (409, "AlreadyExists"), "{what}");
 
         let read = api.get("sample").await.unwrap();
         assert_eq!(read.metadata, created.metadata, "{what}");
-        let list = api.list(&ListParams::default().labels("suite=every-kind")).await.unwrap();
+        let list = api
+            .list(&ListParams::default().labels("suite=every-kind"))
+            .await
+            .unwrap();
         assert_eq!(list.items.len(), 1, "{what}");
         assert_eq!(list.types.list_kind(), resource.list_kind(), "{what}");
 
         let params = WatchParams::default().labels("suite=every-kind");
-        let stream = api.watch(&params, &list.metadata.resource_version.unwrap()).await.unwrap();
+        let stream = api
+            .watch(&params, &list.metadata.resource_version.unwrap())
+            .await
+            .unwrap();
         pin_mut!(stream);
 
         let patch = json!({"metadata": {"annotations": {"touched": "yes"}}});
-        let patched = api.patch("sample", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-        assert_eq!(patched.metadata.annotations.as_ref().unwrap()["touched"], "yes", "{what}");
-        let again = api.patch("sample", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-        assert_eq!(again.metadata.resource_version, patched.metadata.resource_version, "{what}: nothing changed");
+        let patched = api
+            .patch("sample", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+        assert_eq!(
+            patched.metadata.annotations.as_ref().unwrap()["touched"],
+            "yes",
+            "{what}"
+        );
+        let again = api
+            .patch("sample", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+        assert_eq!(
+            again.metadata.resource_version, patched.metadata.resource_version,
+            "{what}: nothing changed"
+        );
         match stream.next().await.unwrap().unwrap() {
             WatchEvent::Modified(object) => assert_eq!(object.metadata, patched.metadata, "{what}"),
             other => panic!("{what}: expected a change, got {other:?}"),
         }
 
-        let error = api.replace("sample", &PostParams::default(), &created).await.unwrap_err();
-        let kube::Error::Api(status) = error else { panic!("{what}: {error}") };
+        let error = api
+            .replace("sample", &PostParams::default(), &created)
+            .await
+            .unwrap_err();
+        let kube::Error::Api(status) = error else {
+            panic!("{what}: {error}")
+        };
         assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"), "{what}");
 
-        api.delete("sample", &DeleteParams::default()).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        api.delete("sample", &DeleteParams::default())
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
         if resource.kind != "Namespace" {
             match stream.next().await.unwrap().unwrap() {
                 WatchEvent::Deleted(object) => assert_eq!(object.metadata.name.as_deref(), Some("sample"), "{what}"),

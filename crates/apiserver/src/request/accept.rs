@@ -43,8 +43,19 @@ pub(crate) enum Representation {
 
 impl Accept {
     pub(crate) fn read(headers: &HeaderMap) -> Self {
-        let text = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
-        Self(text.split(',').map(str::trim).filter(|clause| !clause.is_empty()).map(Clause::parse).collect())
+        let text = headers
+            .get_all(ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect::<Vec<_>>()
+            .join(",");
+        Self(
+            text.split(',')
+                .map(str::trim)
+                .filter(|clause| !clause.is_empty())
+                .map(Clause::parse)
+                .collect(),
+        )
     }
 
     /// The first form that we can give.
@@ -81,7 +92,10 @@ impl Clause {
     }
 
     fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     fn covers(&self, media_type: &str) -> bool {
@@ -139,7 +153,10 @@ mod tests {
     #[test]
     fn the_first_servable_clause_decides() {
         for (text, expected) in [
-            ("application/vnd.kubernetes.protobuf,application/json", Representation::Object),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Representation::Object,
+            ),
             ("application/json, */*", Representation::Object),
             ("*/*", Representation::Object),
             (
@@ -154,8 +171,17 @@ mod tests {
         ] {
             assert_eq!(accept(text).representation().unwrap(), expected, "{text}");
         }
-        assert_eq!(Accept::read(&HeaderMap::new()).representation().unwrap(), Representation::Object);
-        assert_eq!(accept("application/vnd.kubernetes.protobuf").representation().unwrap_err().code, 406);
+        assert_eq!(
+            Accept::read(&HeaderMap::new()).representation().unwrap(),
+            Representation::Object
+        );
+        assert_eq!(
+            accept("application/vnd.kubernetes.protobuf")
+                .representation()
+                .unwrap_err()
+                .code,
+            406
+        );
     }
 
     #[test]
@@ -163,6 +189,9 @@ mod tests {
         let go = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
         assert!(accept(go).aggregated_discovery());
         assert!(!accept("application/json").aggregated_discovery());
-        assert!(!accept("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json").aggregated_discovery());
+        assert!(
+            !accept("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json")
+                .aggregated_discovery()
+        );
     }
 }

@@ -17,7 +17,11 @@ pub(crate) enum MediaType {
 }
 
 /// What the real server lists in its 415 answer, of which we read these.
-const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const ACCEPTED: [&str; 3] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
 
 impl MediaType {
     /// From `Content-Type`; without one it is JSON.
@@ -33,7 +37,10 @@ impl MediaType {
 
 /// `Content-Type` without its parameters, lower case.
 pub(crate) fn content_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
@@ -50,7 +57,10 @@ pub(crate) fn decode_object(media_type: MediaType, body: &[u8]) -> Result<Decode
     let decoded = match media_type {
         MediaType::Json => decode_json(body)?,
         MediaType::Yaml => decode_yaml(body)?,
-        MediaType::Protobuf => Decoded { value: decode_protobuf(body)?, duplicates: Vec::new() },
+        MediaType::Protobuf => Decoded {
+            value: decode_protobuf(body)?,
+            duplicates: Vec::new(),
+        },
     };
     if !decoded.value.is_object() {
         return Err(Status::bad_request("the body of the request is not an object"));
@@ -69,17 +79,22 @@ pub(crate) fn decode_optional(media_type: MediaType, body: &[u8]) -> Result<Opti
 pub(crate) fn decode_json(body: &[u8]) -> Result<Decoded, Status> {
     let mut duplicates = Vec::new();
     let mut json = serde_json::Deserializer::from_slice(body);
-    let seed = Tracking { path: &mut Vec::new(), duplicates: &mut duplicates };
+    let seed = Tracking {
+        path: &mut Vec::new(),
+        duplicates: &mut duplicates,
+    };
     let value = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-    let value = value.map_err(|error| {
-        Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
-    })?;
+    let value =
+        value.map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
     Ok(Decoded { value, duplicates })
 }
 
 pub(crate) fn decode_yaml(body: &[u8]) -> Result<Decoded, Status> {
     let mut duplicates = Vec::new();
-    let seed = Tracking { path: &mut Vec::new(), duplicates: &mut duplicates };
+    let seed = Tracking {
+        path: &mut Vec::new(),
+        duplicates: &mut duplicates,
+    };
     let value = seed
         .deserialize(serde_yaml::Deserializer::from_slice(body))
         .map_err(|error| Status::bad_request(format!("yaml: {error}")))?;
@@ -178,7 +193,10 @@ impl<'de> Visitor<'de> for Tracking<'_> {
         let mut items = Vec::new();
         loop {
             self.path.push(Step::Index(items.len()));
-            let item = seq.next_element_seed(Tracking { path: self.path, duplicates: self.duplicates })?;
+            let item = seq.next_element_seed(Tracking {
+                path: self.path,
+                duplicates: self.duplicates,
+            })?;
             self.path.pop();
             match item {
                 Some(item) => items.push(item),
@@ -191,7 +209,10 @@ impl<'de> Visitor<'de> for Tracking<'_> {
         let mut map = Map::new();
         while let Some(FieldName(name)) = entries.next_key()? {
             self.path.push(Step::Field(name.clone()));
-            let value = entries.next_value_seed(Tracking { path: self.path, duplicates: self.duplicates })?;
+            let value = entries.next_value_seed(Tracking {
+                path: self.path,
+                duplicates: self.duplicates,
+            })?;
             self.path.pop();
             if map.contains_key(&name) {
                 let path = self.here(&name);
@@ -259,13 +280,20 @@ mod tests {
     #[test]
     fn yaml_is_read_like_json() {
         let decoded = decode_yaml(b"kind: ConfigMap\ndata:\n  1: \"x\"\n  b: null\n").unwrap();
-        assert_eq!(decoded.value, json!({"kind": "ConfigMap", "data": {"1": "x", "b": null}}));
+        assert_eq!(
+            decoded.value,
+            json!({"kind": "ConfigMap", "data": {"1": "x", "b": null}})
+        );
     }
 
     #[test]
     fn what_is_not_an_object_is_a_bad_request() {
         for body in ["", "[]", "1", "{", "{}x", &"[".repeat(100_000)] {
-            assert_eq!(decode_object(MediaType::Json, body.as_bytes()).unwrap_err().code, 400, "{body:.20}");
+            assert_eq!(
+                decode_object(MediaType::Json, body.as_bytes()).unwrap_err().code,
+                400,
+                "{body:.20}"
+            );
         }
         assert_eq!(decode_optional(MediaType::Json, b" ").unwrap(), None);
     }

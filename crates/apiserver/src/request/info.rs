@@ -43,7 +43,11 @@ fn parse(path: &str) -> Option<ResourcePath> {
         _ => return None,
     };
     let version = percent_decode(segments.next()?);
-    let mut found = ResourcePath { group, version, ..ResourcePath::default() };
+    let mut found = ResourcePath {
+        group,
+        version,
+        ..ResourcePath::default()
+    };
     let mut first = segments.next()?;
     if first == "watch" {
         found.watch = true;
@@ -115,18 +119,31 @@ mod tests {
     #[test]
     fn objects_lists_and_subresources_are_told_apart() {
         let list = path("/apis/apps/v1/deployments");
-        assert_eq!((list.group.as_str(), list.resource.as_str(), list.name), ("apps", "deployments", None));
+        assert_eq!(
+            (list.group.as_str(), list.resource.as_str(), list.name),
+            ("apps", "deployments", None)
+        );
         let log = path("/api/v1/namespaces/d/pods/p/log");
-        assert_eq!((log.namespace, log.name, log.subresource), (some("d"), some("p"), some("log")));
+        assert_eq!(
+            (log.namespace, log.name, log.subresource),
+            (some("d"), some("p"), some("log"))
+        );
         let proxy = path("/api/v1/namespaces/d/services/http:web:80/proxy/a//b%20c/");
         assert_eq!((proxy.name, proxy.rest), (some("http:web:80"), some("/a//b%20c/")));
     }
 
     #[test]
     fn a_namespace_is_in_its_own_namespace() {
-        for text in ["/api/v1/namespaces/d", "/api/v1/namespaces/d/", "/api/v1/namespaces/d/status"] {
+        for text in [
+            "/api/v1/namespaces/d",
+            "/api/v1/namespaces/d/",
+            "/api/v1/namespaces/d/status",
+        ] {
             let path = path(text);
-            assert_eq!((path.resource.as_str(), path.name, path.namespace), ("namespaces", some("d"), some("d")));
+            assert_eq!(
+                (path.resource.as_str(), path.name, path.namespace),
+                ("namespaces", some("d"), some("d"))
+            );
         }
         assert_eq!(path("/api/v1/namespaces").name, None);
         assert_eq!(path("/api/v1/namespaces/d/finalize").subresource, some("finalize"));
@@ -142,7 +159,17 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_resources() {
-        for text in ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1/", "/openapi/v3", "/healthz", ""] {
+        for text in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1/",
+            "/openapi/v3",
+            "/healthz",
+            "",
+        ] {
             assert_eq!(route(text), Route::NonResource, "{text}");
         }
     }

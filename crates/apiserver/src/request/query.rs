@@ -12,12 +12,20 @@ impl Query {
     /// Never fails: what is not a parameter is ignored, as upstream does.
     pub(crate) fn parse(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        Self(pairs.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.into(), value.into())).collect())
+        Self(
+            pairs
+                .filter(|(name, _)| !name.is_empty())
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
     }
 
     /// The first value of that name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The first value of that name if it is not empty.
@@ -27,7 +35,10 @@ impl Query {
 
     /// Every value of that name.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Go's rule for query booleans: there and not `false` or `0`.
@@ -37,16 +48,17 @@ impl Query {
 
     /// As [`Query::flag`], `None` if it is not there.
     pub(crate) fn maybe_flag(&self, name: &str) -> Option<bool> {
-        self.get(name).map(|value| !(value == "0" || value.eq_ignore_ascii_case("false")))
+        self.get(name)
+            .map(|value| !(value == "0" || value.eq_ignore_ascii_case("false")))
     }
 
     /// A whole number.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         self.text(name)
             .map(|value| {
-                value.parse().map_err(|_| {
-                    Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
-                })
+                value
+                    .parse()
+                    .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax")))
             })
             .transpose()
     }
@@ -81,8 +93,13 @@ impl ListOptions {
             allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
             resource_version: text("resourceVersion"),
             resource_version_match: text("resourceVersionMatch"),
-            timeout_seconds: query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()),
-            limit: query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
+            timeout_seconds: query
+                .number("timeoutSeconds")?
+                .and_then(|seconds| u64::try_from(seconds).ok()),
+            limit: query
+                .number("limit")?
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(0),
             continue_token: text("continue"),
             send_initial_events: query.maybe_flag("sendInitialEvents"),
         })
@@ -119,7 +136,11 @@ impl WriteOptions {
             Some("Strict") => FieldValidation::Strict,
             Some(other) => {
                 let path = Path::new("fieldValidation");
-                errors.push(field::Error::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]));
+                errors.push(field::Error::not_supported(
+                    &path,
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                ));
                 FieldValidation::Warn
             }
         };
@@ -129,7 +150,12 @@ impl WriteOptions {
         if !errors.is_empty() {
             return Err(invalid_options(kind, &errors));
         }
-        Ok(Self { dry_run, field_validation, field_manager, force })
+        Ok(Self {
+            dry_run,
+            field_validation,
+            field_manager,
+            force,
+        })
     }
 }
 
@@ -156,7 +182,11 @@ fn check_manager(manager: &str, errors: &mut Vec<field::Error>) {
         errors.push(field::Error::too_long(&path, 128));
     }
     if manager.chars().any(|c| c.is_control()) {
-        errors.push(field::Error::invalid(&path, manager, "should only contain printable characters"));
+        errors.push(field::Error::invalid(
+            &path,
+            manager,
+            "should only contain printable characters",
+        ));
     }
 }
 
@@ -166,9 +196,13 @@ mod tests {
 
     #[test]
     fn booleans_come_in_many_spellings() {
-        for (text, expected) in
-            [("&watch=true", true), ("watch=True", true), ("watch=1", true), ("watch=0", false), ("watch=False", false)]
-        {
+        for (text, expected) in [
+            ("&watch=true", true),
+            ("watch=True", true),
+            ("watch=1", true),
+            ("watch=0", false),
+            ("watch=False", false),
+        ] {
             assert_eq!(Query::parse(Some(text)).flag("watch"), expected, "{text}");
         }
         assert!(!Query::parse(Some("&limit=500")).flag("watch"));
@@ -186,6 +220,9 @@ mod tests {
             "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\""
         );
         assert_eq!(read("fieldValidation=Loud").unwrap_err().code, 422);
-        assert_eq!(ListOptions::read(&Query::parse(Some("limit=many"))).unwrap_err().code, 400);
+        assert_eq!(
+            ListOptions::read(&Query::parse(Some("limit=many"))).unwrap_err().code,
+            400
+        );
     }
 }

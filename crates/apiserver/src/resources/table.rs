@@ -7,9 +7,9 @@ use std::sync::Arc;
 use apimachinery::gvk::{GroupKind, GroupResource};
 use serde::Deserialize;
 
+use super::archive;
 use super::conversion;
 use super::resource::{Resource, Subresource, Verb, Verbs, api_version};
-use super::archive;
 
 /// An API group and its versions, the preferred one first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,10 @@ impl Table {
         let mut order: Vec<String> = Vec::new();
         let mut lists: HashMap<String, ResourceList> = HashMap::new();
         archive::each(|name, reader| {
-            let Some(file) = name.strip_prefix("discovery/").and_then(|file| file.strip_suffix(".json")) else {
+            let Some(file) = name
+                .strip_prefix("discovery/")
+                .and_then(|file| file.strip_suffix(".json"))
+            else {
                 return Ok(!name.starts_with("openapi-v3/"));
             };
             if file == "apis" {
@@ -62,7 +65,10 @@ impl Table {
     pub fn add_version(&mut self, group: &str, version: &str, resources: Vec<Resource>) {
         match self.groups.iter_mut().find(|known| known.name == group) {
             Some(known) => known.versions.push(version.to_owned()),
-            None => self.groups.push(Group { name: group.to_owned(), versions: vec![version.to_owned()] }),
+            None => self.groups.push(Group {
+                name: group.to_owned(),
+                versions: vec![version.to_owned()],
+            }),
         }
         for resource in resources {
             let path = (group.to_owned(), version.to_owned(), resource.plural.clone());
@@ -83,7 +89,8 @@ impl Table {
 
     /// Whether the group is served in that version.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
-        self.group(group).is_some_and(|group| group.versions.iter().any(|known| known == version))
+        self.group(group)
+            .is_some_and(|group| group.versions.iter().any(|known| known == version))
     }
 
     /// All of them, in the order of discovery.
@@ -93,7 +100,9 @@ impl Table {
 
     /// The resources of one version.
     pub fn version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
-        self.resources.iter().filter(move |resource| resource.group == group && resource.version == version)
+        self.resources
+            .iter()
+            .filter(move |resource| resource.group == group && resource.version == version)
     }
 
     /// The resource of a path.
@@ -105,7 +114,10 @@ impl Table {
     /// The resource in the version in which its group prefers it.
     pub fn preferred(&self, resource: &GroupResource) -> Option<&Arc<Resource>> {
         let group = self.group(&resource.group)?;
-        group.versions.iter().find_map(|version| self.find(&group.name, version, &resource.resource))
+        group
+            .versions
+            .iter()
+            .find_map(|version| self.find(&group.name, version, &resource.resource))
     }
 
     /// The resource in the version in which it is stored.
@@ -117,13 +129,17 @@ impl Table {
 
     /// The resource of a kind, in the version in which its group prefers it.
     pub fn of_kind(&self, kind: &GroupKind) -> Option<&Arc<Resource>> {
-        self.resources.iter().find(|resource| resource.group == kind.group && resource.kind == kind.kind)
+        self.resources
+            .iter()
+            .find(|resource| resource.group == kind.group && resource.kind == kind.kind)
     }
 }
 
 /// `v1`, `v2`, … but not `v1beta1`.
 fn is_ga(version: &str) -> bool {
-    version.strip_prefix('v').is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    version
+        .strip_prefix('v')
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn read(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
@@ -178,8 +194,13 @@ impl ResourceList {
         for entry in self.resources {
             let verbs: Verbs = entry.verbs.iter().filter_map(|verb| Verb::parse(verb)).collect();
             if let Some((plural, name)) = entry.name.split_once('/') {
-                let subresource =
-                    Subresource { name: name.to_owned(), group: entry.group, version: entry.version, kind: entry.kind, verbs };
+                let subresource = Subresource {
+                    name: name.to_owned(),
+                    group: entry.group,
+                    version: entry.version,
+                    kind: entry.kind,
+                    verbs,
+                };
                 if let Some(resource) = resources.iter_mut().find(|resource| resource.plural == plural) {
                     resource.subresources.push(subresource);
                 }
@@ -191,7 +212,10 @@ impl ResourceList {
                     GroupResource::new(conversion.stored.0, conversion.stored.2),
                     stored_head(conversion.stored.0, conversion.stored.1, &entry.kind),
                 ),
-                None => (GroupResource::new(group, &entry.name), stored_head(group, version, &entry.kind)),
+                None => (
+                    GroupResource::new(group, &entry.name),
+                    stored_head(group, version, &entry.kind),
+                ),
             };
             resources.push(Resource {
                 group: group.to_owned(),
@@ -237,7 +261,10 @@ mod tests {
         let pods = table.find("", "v1", "pods").unwrap();
         assert_eq!(pods.short_names, ["po"]);
         let eviction = pods.subresource("eviction").unwrap();
-        assert_eq!((eviction.group.as_str(), eviction.kind.as_str()), ("policy", "Eviction"));
+        assert_eq!(
+            (eviction.group.as_str(), eviction.kind.as_str()),
+            ("policy", "Eviction")
+        );
         assert!(eviction.verbs.contains(Verb::Create) && !eviction.verbs.contains(Verb::Get));
         assert!(table.find("apps", "v1", "deployments").unwrap().has_status());
         assert!(table.find("", "v1", "pods/log").is_none());

@@ -49,7 +49,12 @@ mod tests {
         let mut response = Response::new(Body::empty());
         let long = "x".repeat(5000);
         finish(&mut response, "id", &["unknown field \"spec.foo\"".to_owned(), long]);
-        let warnings: Vec<_> = response.headers().get_all(WARNING).iter().map(|w| w.to_str().unwrap()).collect();
+        let warnings: Vec<_> = response
+            .headers()
+            .get_all(WARNING)
+            .iter()
+            .map(|w| w.to_str().unwrap())
+            .collect();
         assert_eq!(warnings[0], r#"299 - "unknown field \"spec.foo\"""#);
         assert_eq!(warnings[1].len(), SHORT + 8);
         assert_eq!(response.headers()[CACHE_CONTROL], "no-cache, private");

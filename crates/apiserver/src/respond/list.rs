@@ -42,8 +42,10 @@ pub(crate) fn list(call: &Call, resource: &Resource, objects: Vec<(Key, Object)>
             Ok(with_type(StatusCode::OK, "application/json", body))
         }
         Representation::Metadata(form) => {
-            let items: Vec<Value> =
-                objects.iter().map(|(_, object)| partial(&served_value(resource, object), form)).collect();
+            let items: Vec<Value> = objects
+                .iter()
+                .map(|(_, object)| partial(&served_value(resource, object), form))
+                .collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": form.api_version(),
@@ -54,7 +56,10 @@ pub(crate) fn list(call: &Call, resource: &Resource, objects: Vec<(Key, Object)>
         }
         Representation::Table(form) => {
             let options = TableOptions::read(&call.query, form)?;
-            let values: Vec<Value> = objects.iter().map(|(_, object)| served_value(resource, object)).collect();
+            let values: Vec<Value> = objects
+                .iter()
+                .map(|(_, object)| served_value(resource, object))
+                .collect();
             let values: Vec<&Value> = values.iter().collect();
             let table = table::of_objects(&resource.gvk(), &values, &options, Some(meta), call.api.now());
             Ok(json_answer(StatusCode::OK, to_bytes(&table)))
@@ -95,7 +100,9 @@ fn item(resource: &Resource, object: &Object) -> Bytes {
     if resource.conversion.is_none() && object.bytes.starts_with(resource.stored_head.as_bytes()) {
         return object.bytes.slice(resource.stored_head.len()..);
     }
-    let Value::Object(mut map) = served_value(resource, object) else { return served(resource, object).slice(1..) };
+    let Value::Object(mut map) = served_value(resource, object) else {
+        return served(resource, object).slice(1..);
+    };
     map.shift_remove("kind");
     map.shift_remove("apiVersion");
     to_bytes(&Value::Object(map)).slice(1..)

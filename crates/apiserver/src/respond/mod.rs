@@ -24,8 +24,8 @@ use crate::store::Object;
 
 pub(crate) use headers::finish;
 pub(crate) use list::{ListMeta, list, list_value};
-pub(crate) use table::TableOptions;
 pub(crate) use metadata::partial;
+pub(crate) use table::TableOptions;
 
 /// One stored object.
 pub(crate) fn object(call: &Call, resource: &Resource, code: StatusCode, object: &Object) -> Answer {
@@ -53,11 +53,19 @@ pub(crate) fn value(call: &Call, code: StatusCode, value: &Value) -> Answer {
 pub(crate) fn status(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::OK);
     let mut response = json(code, serde_json::to_vec(status).unwrap_or_default().into());
-    if let Some(seconds) = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0) {
+    if let Some(seconds) = status
+        .details
+        .as_ref()
+        .map(|details| details.retry_after_seconds)
+        .filter(|s| *s > 0)
+    {
         response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
     }
     if status.code >= 400 {
-        response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response.headers_mut().insert(
+            http::header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
     }
     response
 }
@@ -76,7 +84,9 @@ pub(crate) fn text(code: StatusCode, text: impl Into<Body>) -> Response<Body> {
 pub(crate) fn with_type(code: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 

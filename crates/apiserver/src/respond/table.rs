@@ -40,7 +40,11 @@ impl TableOptions {
                 return Err(status);
             }
         };
-        Ok(Self { form, include, headers: true })
+        Ok(Self {
+            form,
+            include,
+            headers: true,
+        })
     }
 
     /// Of a watch, only the first table has columns.

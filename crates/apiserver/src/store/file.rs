@@ -35,7 +35,13 @@ impl File {
             create(path)?;
         }
         let (database, contents) = load(path)?;
-        Ok((Self { path: path.to_owned(), database: Some(database) }, contents))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                database: Some(database),
+            },
+            contents,
+        ))
     }
 }
 
@@ -66,7 +72,9 @@ fn create(path: &Path) -> Result<(), BackendError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(doing, &temporary, &error)),
         _ => {}
     }
-    let database = builder().create(&temporary).map_err(|error| describe(doing, path, error.into()))?;
+    let database = builder()
+        .create(&temporary)
+        .map_err(|error| describe(doing, path, error.into()))?;
     write(&database, &[], 1).map_err(|error| describe(doing, path, error))?;
     drop(database);
     fs::rename(&temporary, path).map_err(|error| io_error(doing, path, &error))?;
@@ -86,11 +94,20 @@ fn builder() -> redb::Builder {
 }
 
 fn open(path: &Path) -> Result<Database, BackendError> {
-    let size = fs::metadata(path).map_err(|error| io_error("opening", path, &error))?.len();
+    let size = fs::metadata(path)
+        .map_err(|error| io_error("opening", path, &error))?
+        .len();
     if size == 0 {
-        return Err(BackendError::Corrupted { path: path.to_owned(), detail: "the file is empty".to_owned() });
+        return Err(BackendError::Corrupted {
+            path: path.to_owned(),
+            detail: "the file is empty".to_owned(),
+        });
     }
-    guarded(path, || builder().open(path).map_err(|error| describe("opening", path, error.into())))
+    guarded(path, || {
+        builder()
+            .open(path)
+            .map_err(|error| describe("opening", path, error.into()))
+    })
 }
 
 fn load(path: &Path) -> Result<(Database, Contents), BackendError> {
@@ -99,7 +116,10 @@ fn load(path: &Path) -> Result<(Database, Contents), BackendError> {
         let Some(revision) = meta(&database, path)? else {
             return Err(corrupted(path, "it has no revision"));
         };
-        Ok(Contents { revision, records: records(&database, path)? })
+        Ok(Contents {
+            revision,
+            records: records(&database, path)?,
+        })
     })?;
     Ok((database, contents))
 }
@@ -113,7 +133,11 @@ fn meta(database: &Database, path: &Path) -> Result<Option<u64>, BackendError> {
     };
     match read().map_err(|error| describe("reading", path, error))? {
         (Some(FORMAT), revision) => Ok(revision),
-        (Some(found), _) => Err(BackendError::Format { path: path.to_owned(), found, expected: FORMAT }),
+        (Some(found), _) => Err(BackendError::Format {
+            path: path.to_owned(),
+            found,
+            expected: FORMAT,
+        }),
         (None, _) => Err(corrupted(path, "it has no format number")),
     }
 }
@@ -121,13 +145,18 @@ fn meta(database: &Database, path: &Path) -> Result<Option<u64>, BackendError> {
 fn records(database: &Database, path: &Path) -> Result<Vec<Record>, BackendError> {
     let read = || -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
         let table = database.begin_read()?.open_table(OBJECTS)?;
-        table.iter()?.map(|entry| Ok(entry.map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))?)).collect()
+        table
+            .iter()?
+            .map(|entry| Ok(entry.map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))?))
+            .collect()
     };
     let pairs = read().map_err(|error| describe("reading", path, error))?;
     pairs
         .into_iter()
         .map(|(place, value)| {
-            let place = std::str::from_utf8(&place).ok().and_then(|place| place.split_once('\0'));
+            let place = std::str::from_utf8(&place)
+                .ok()
+                .and_then(|place| place.split_once('\0'));
             let (Some((resource, key)), Some((revision, bytes))) = (place, value.split_first_chunk::<8>()) else {
                 return Err(corrupted(path, "an object's record cannot be read"));
             };
@@ -181,15 +210,26 @@ fn guarded<T>(path: &Path, act: impl FnOnce() -> Result<T, BackendError>) -> Res
 }
 
 fn corrupted(path: &Path, detail: &str) -> BackendError {
-    BackendError::Corrupted { path: path.to_owned(), detail: detail.to_owned() }
+    BackendError::Corrupted {
+        path: path.to_owned(),
+        detail: detail.to_owned(),
+    }
 }
 
 fn closed(path: &Path) -> BackendError {
-    BackendError::Io { doing: "writing", path: path.to_owned(), detail: "it is closed".to_owned() }
+    BackendError::Io {
+        doing: "writing",
+        path: path.to_owned(),
+        detail: "it is closed".to_owned(),
+    }
 }
 
 fn io_error(doing: &'static str, path: &Path, error: &io::Error) -> BackendError {
-    BackendError::Io { doing, path: path.to_owned(), detail: error.to_string() }
+    BackendError::Io {
+        doing,
+        path: path.to_owned(),
+        detail: error.to_string(),
+    }
 }
 
 fn describe(doing: &'static str, path: &Path, error: redb::Error) -> BackendError {
@@ -204,7 +244,10 @@ fn describe(doing: &'static str, path: &Path, error: redb::Error) -> BackendErro
         | E::TableDoesNotExist(_)
         | E::TableTypeMismatch { .. }
         | E::TypeDefinitionChanged { .. }) => corrupted(path, &error.to_string()),
-        error => BackendError::Io { doing, path: path.to_owned(), detail: error.to_string() },
+        error => BackendError::Io {
+            doing,
+            path: path.to_owned(),
+            detail: error.to_string(),
+        },
     }
 }
-

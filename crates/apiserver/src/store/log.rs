@@ -75,7 +75,11 @@ pub(crate) struct Log {
 impl Log {
     /// Knows nothing of what happened up to and including `revision`.
     pub(crate) fn starting_after(revision: u64) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, forgotten: revision }
+        Self {
+            events: VecDeque::new(),
+            bytes: 0,
+            forgotten: revision,
+        }
     }
 
     pub(crate) fn push(&mut self, event: Event) {
@@ -113,8 +117,15 @@ mod tests {
     use bytes::Bytes;
 
     fn event(revision: u64, size: usize) -> Event {
-        let object = Object { revision, bytes: Bytes::from(vec![b'x'; size]) };
-        Event { revision, key: Key::new(None, "a"), change: Change::Added(object) }
+        let object = Object {
+            revision,
+            bytes: Bytes::from(vec![b'x'; size]),
+        };
+        Event {
+            revision,
+            key: Key::new(None, "a"),
+            change: Change::Added(object),
+        }
     }
 
     #[test]

@@ -184,24 +184,43 @@ impl Store {
     /// A store that forgets everything with the process.
     pub fn in_memory() -> Arc<Self> {
         // Revision 0 means "any" in the API, so the first one is 1.
-        Self::new(Box::new(Volatile), Contents { revision: 1, records: Vec::new() })
+        Self::new(
+            Box::new(Volatile),
+            Contents {
+                revision: 1,
+                records: Vec::new(),
+            },
+        )
     }
 
     /// A store over what a backend holds.
     pub fn new(backend: Box<dyn Backend>, contents: Contents) -> Arc<Self> {
-        let mut visible =
-            Visible { revision: contents.revision.max(1), born: contents.revision.max(1), collections: HashMap::new() };
+        let mut visible = Visible {
+            revision: contents.revision.max(1),
+            born: contents.revision.max(1),
+            collections: HashMap::new(),
+        };
         for record in contents.records {
             if let Some(bytes) = record.bytes {
-                let object = Object { revision: record.revision, bytes };
-                visible.collection(&parse_resource(&record.resource)).objects.insert(record.key, Entry::new(object));
+                let object = Object {
+                    revision: record.revision,
+                    bytes,
+                };
+                visible
+                    .collection(&parse_resource(&record.resource))
+                    .objects
+                    .insert(record.key, Entry::new(object));
             }
         }
         Arc::new(Self {
             visible: RwLock::new(visible),
             queue: Mutex::default(),
             blocks: backend.blocks(),
-            writer: Mutex::new(Writer { backend: Some(backend), broken: None, scratch: Vec::new() }),
+            writer: Mutex::new(Writer {
+                backend: Some(backend),
+                broken: None,
+                scratch: Vec::new(),
+            }),
         })
     }
 
@@ -212,25 +231,43 @@ impl Store {
 
     /// One object.
     pub fn object(&self, resource: &GroupResource, key: &Key) -> Option<Object> {
-        self.read().collections.get(resource)?.objects.get(key).map(|entry| entry.object.clone())
+        self.read()
+            .collections
+            .get(resource)?
+            .objects
+            .get(key)
+            .map(|entry| entry.object.clone())
     }
 
     /// How many objects of a resource there are.
     pub fn count(&self, resource: &GroupResource) -> usize {
-        self.read().collections.get(resource).map_or(0, |collection| collection.objects.len())
+        self.read()
+            .collections
+            .get(resource)
+            .map_or(0, |collection| collection.objects.len())
     }
 
     /// The resources of which there are objects, and how many.
     pub fn counts(&self) -> Vec<(GroupResource, usize)> {
         let visible = self.read();
-        visible.collections.iter().map(|(resource, collection)| (resource.clone(), collection.objects.len())).collect()
+        visible
+            .collections
+            .iter()
+            .map(|(resource, collection)| (resource.clone(), collection.objects.len()))
+            .collect()
     }
 
     /// The objects of a namespace (`None`: of the cluster) as they are now.
     pub fn snapshot(&self, resource: &GroupResource, namespace: Option<&str>) -> Snapshot {
         let visible = self.read();
-        let objects = visible.collections.get(resource).map_or_else(Vec::new, |collection| collection.range(namespace));
-        Snapshot { revision: visible.revision, objects }
+        let objects = visible
+            .collections
+            .get(resource)
+            .map_or_else(Vec::new, |collection| collection.range(namespace));
+        Snapshot {
+            revision: visible.revision,
+            objects,
+        }
     }
 
     /// The objects of a namespace as they were at `revision`, which must not be in the future.
@@ -243,14 +280,26 @@ impl Store {
         let visible = self.read();
         let Some(collection) = visible.collections.get(resource) else {
             return match revision < visible.born {
-                true => Err(Expired { wanted: revision, oldest: visible.born }),
-                false => Ok(Snapshot { revision, objects: Vec::new() }),
+                true => Err(Expired {
+                    wanted: revision,
+                    oldest: visible.born,
+                }),
+                false => Ok(Snapshot {
+                    revision,
+                    objects: Vec::new(),
+                }),
             };
         };
-        let expired = Expired { wanted: revision, oldest: collection.log.forgotten() };
+        let expired = Expired {
+            wanted: revision,
+            oldest: collection.log.forgotten(),
+        };
         let mut undo = collection.log.since(revision).ok_or(expired)?.rev().peekable();
         if undo.peek().is_none() {
-            return Ok(Snapshot { revision, objects: collection.range(namespace) });
+            return Ok(Snapshot {
+                revision,
+                objects: collection.range(namespace),
+            });
         }
         let mut objects: BTreeMap<Key, Object> = collection.range(namespace).into_iter().collect();
         for event in undo.filter(|event| event.key.is_in(namespace)) {
@@ -259,24 +308,31 @@ impl Store {
                 None => objects.remove(&event.key),
             };
         }
-        Ok(Snapshot { revision, objects: objects.into_iter().collect() })
+        Ok(Snapshot {
+            revision,
+            objects: objects.into_iter().collect(),
+        })
     }
 
     /// At most `limit` changes of a resource after `revision`.
-    pub fn changes(
-        &self,
-        resource: &GroupResource,
-        revision: u64,
-        limit: usize,
-    ) -> Result<Changes, Expired> {
+    pub fn changes(&self, resource: &GroupResource, revision: u64, limit: usize) -> Result<Changes, Expired> {
         let visible = self.read();
         let Some(collection) = visible.collections.get(resource) else {
             return match revision < visible.born {
-                true => Err(Expired { wanted: revision, oldest: visible.born }),
-                false => Ok(Changes { events: Vec::new(), revision: visible.revision }),
+                true => Err(Expired {
+                    wanted: revision,
+                    oldest: visible.born,
+                }),
+                false => Ok(Changes {
+                    events: Vec::new(),
+                    revision: visible.revision,
+                }),
             };
         };
-        let expired = Expired { wanted: revision, oldest: collection.log.forgotten() };
+        let expired = Expired {
+            wanted: revision,
+            oldest: collection.log.forgotten(),
+        };
         let mut rest = collection.log.since(revision).ok_or(expired)?;
         let events: Vec<Event> = rest.by_ref().take(limit).cloned().collect();
         let revision = match (rest.next(), events.last()) {
@@ -403,8 +459,12 @@ impl Store {
 
     /// After a failed commit: finds out whether it is on disk after all, and if so makes it visible.
     fn recover(&self, writer: &mut Writer) -> Result<(), WriteError> {
-        let Some(batch) = writer.broken.take() else { return Ok(()) };
-        let Some(backend) = &mut writer.backend else { return Err(WriteError::Closed) };
+        let Some(batch) = writer.broken.take() else {
+            return Ok(());
+        };
+        let Some(backend) = &mut writer.backend else {
+            return Err(WriteError::Closed);
+        };
         match backend.recover() {
             Ok(revision) if revision == batch.revision => self.apply(batch),
             Ok(_) => {}
@@ -425,7 +485,9 @@ impl Store {
             let collection = visible.collection(&resource);
             match &event.change {
                 Change::Deleted { .. } => collection.objects.remove(&event.key),
-                change => collection.objects.insert(event.key.clone(), Entry::new(change.object().clone())),
+                change => collection
+                    .objects
+                    .insert(event.key.clone(), Entry::new(change.object().clone())),
             };
             collection.log.push(event);
             if !touched.contains(&resource) {
@@ -479,11 +541,20 @@ impl Batch {
         scratch.clear();
         serde_json::to_writer(&mut *scratch, &value)
             .map_err(|error| WriteError::Backend(format!("serialising `{}`: {error}", write.key)))?;
-        let object = Object { revision, bytes: Bytes::copy_from_slice(scratch) };
+        let object = Object {
+            revision,
+            bytes: Bytes::copy_from_slice(scratch),
+        };
         let change = match (current, remains) {
             (None, true) => Change::Added(object.clone()),
-            (Some(old), true) => Change::Modified { old, new: object.clone() },
-            (Some(old), false) => Change::Deleted { old, last: object.clone() },
+            (Some(old), true) => Change::Modified {
+                old,
+                new: object.clone(),
+            },
+            (Some(old), false) => Change::Deleted {
+                old,
+                last: object.clone(),
+            },
             (None, false) => return Err(WriteError::Gone),
         };
         self.revision = revision;
@@ -493,7 +564,14 @@ impl Batch {
             bytes: remains.then(|| object.bytes.clone()),
             revision,
         });
-        self.events.push((write.resource, Event { revision, key: write.key, change }));
+        self.events.push((
+            write.resource,
+            Event {
+                revision,
+                key: write.key,
+                change,
+            },
+        ));
         Ok((object, remains))
     }
 }
@@ -513,13 +591,19 @@ impl Visible {
     }
 
     fn find(&self, resource: &GroupResource, key: &Key) -> Option<&Object> {
-        self.collections.get(resource)?.objects.get(key).map(|entry| &entry.object)
+        self.collections
+            .get(resource)?
+            .objects
+            .get(key)
+            .map(|entry| &entry.object)
     }
 }
 
 impl Collection {
     fn range(&self, namespace: Option<&str>) -> Vec<(Key, Object)> {
-        self.entries(namespace).map(|(key, entry)| (key.clone(), entry.object.clone())).collect()
+        self.entries(namespace)
+            .map(|(key, entry)| (key.clone(), entry.object.clone()))
+            .collect()
     }
 
     fn entries(&self, namespace: Option<&str>) -> impl Iterator<Item = (&Key, &Entry)> {
@@ -532,7 +616,10 @@ impl Collection {
 
 impl Entry {
     fn new(object: Object) -> Self {
-        Self { object, parsed: OnceLock::new() }
+        Self {
+            object,
+            parsed: OnceLock::new(),
+        }
     }
 
     fn value(&self, keep: bool) -> Arc<Value> {
@@ -558,14 +645,24 @@ impl View for Store {
 
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Value>> {
         let visible = self.read();
-        let Some(collection) = visible.collections.get(resource) else { return Vec::new() };
+        let Some(collection) = visible.collections.get(resource) else {
+            return Vec::new();
+        };
         let keep = keeps_parsed(resource);
-        collection.entries(namespace).map(|(_, entry)| entry.value(keep)).collect()
+        collection
+            .entries(namespace)
+            .map(|(_, entry)| entry.value(keep))
+            .collect()
     }
 
     fn generation(&self, resource: &GroupResource) -> Option<u64> {
         let visible = self.read();
-        Some(visible.collections.get(resource).map_or(visible.born, |collection| *collection.changed.borrow()))
+        Some(
+            visible
+                .collections
+                .get(resource)
+                .map_or(visible.born, |collection| *collection.changed.borrow()),
+        )
     }
 }
 

@@ -18,7 +18,13 @@ const ATTEMPTS: usize = 8;
 
 pub(super) async fn create(call: &Call, target: Target) -> Answer {
     let options = WriteOptions::read(&call.query, "CreateOptions")?;
-    let body = Writing { call, target: &target, options: &options }.read_body().await?;
+    let body = Writing {
+        call,
+        target: &target,
+        options: &options,
+    }
+    .read_body()
+    .await?;
     let (target, object) = new_object(call, target, &options, body).await?;
     respond::object(call, &target.resource, StatusCode::CREATED, &object)
 }
@@ -58,7 +64,11 @@ pub(super) async fn new_object(
             target.name = metadata::generate_name(&base);
         }
         let object = prepare(call, &target, options, body.clone()).await?;
-        let writing = Writing { call, target: &target, options };
+        let writing = Writing {
+            call,
+            target: &target,
+            options,
+        };
         match writing.commit_new(object).await {
             Ok(object) => return Ok((target, object)),
             Err(WriteError::Exists) if generated => {}
@@ -74,7 +84,13 @@ async fn prepare(call: &Call, target: &Target, _options: &WriteOptions, mut obje
     metadata::set(&mut object, "name", Some(target.name.as_str().into()));
     metadata::set(&mut object, "uid", Some(metadata::new_uid()));
     metadata::set(&mut object, "creationTimestamp", Some(time::format(now).into()));
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "managedFields"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+        "managedFields",
+    ] {
         metadata::set(&mut object, field, None);
     }
     if target.resource.has_status()

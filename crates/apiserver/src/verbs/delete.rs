@@ -54,16 +54,27 @@ impl DeleteOptions {
             None => Self::from_query(call, &mut errors)?,
         };
         options.dry_run |= read_dry_run(call.query.all("dryRun"), &mut errors);
-        if errors.is_empty() { Ok(options) } else { Err(invalid_options("DeleteOptions", &errors)) }
+        if errors.is_empty() {
+            Ok(options)
+        } else {
+            Err(invalid_options("DeleteOptions", &errors))
+        }
     }
 
     pub(super) fn from_body(body: &Value, errors: &mut Vec<Error>) -> Result<Self, Status> {
         let kind = body.get("kind").and_then(Value::as_str).unwrap_or_default();
         if !matches!(kind, "" | "DeleteOptions") {
-            return Err(Status::bad_request(format!("{kind} cannot be handled as a DeleteOptions")));
+            return Err(Status::bad_request(format!(
+                "{kind} cannot be handled as a DeleteOptions"
+            )));
         }
         let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let dry_run = body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let dry_run = body
+            .get("dryRun")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         Ok(Self {
             grace_period_seconds: body.get("gracePeriodSeconds").and_then(Value::as_i64),
             propagation: propagation(
@@ -81,7 +92,11 @@ impl DeleteOptions {
         let query = &call.query;
         Ok(Self {
             grace_period_seconds: query.number("gracePeriodSeconds")?,
-            propagation: propagation(query.text("propagationPolicy"), query.maybe_flag("orphanDependents"), errors),
+            propagation: propagation(
+                query.text("propagationPolicy"),
+                query.maybe_flag("orphanDependents"),
+                errors,
+            ),
             ..Self::default()
         })
     }
@@ -114,7 +129,11 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>, errors: &mut Vec<Erro
     let path = Path::new("propagationPolicy");
     match (policy, orphan) {
         (Some(policy), Some(_)) => {
-            errors.push(Error::invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set"));
+            errors.push(Error::invalid(
+                &path,
+                policy,
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
             None
         }
         (None, Some(true)) => Some(Propagation::Orphan),
@@ -123,7 +142,11 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>, errors: &mut Vec<Erro
         (Some("Foreground"), None) => Some(Propagation::Foreground),
         (Some("Orphan"), None) => Some(Propagation::Orphan),
         (Some(other), None) => {
-            errors.push(Error::not_supported(&path, other, &["Background", "Foreground", "Orphan"]));
+            errors.push(Error::not_supported(
+                &path,
+                other,
+                &["Background", "Foreground", "Orphan"],
+            ));
             None
         }
         (None, None) => None,
@@ -209,11 +232,15 @@ async fn attempt(
     let already = metadata::is_deleting(&object);
     if let Some(grace) = grace {
         if already {
-            let left = metadata::field(&object, "deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+            let left = metadata::field(&object, "deletionGracePeriodSeconds")
+                .and_then(Value::as_i64)
+                .unwrap_or(0);
             // A second deletion may only shorten the time.
             if grace < left {
                 let now = time::parse(metadata::text(&object, "deletionTimestamp")).unwrap_or_else(|| call.api.now());
-                let at = now.saturating_sub(SignedDuration::from_secs(left - grace)).unwrap_or(now);
+                let at = now
+                    .saturating_sub(SignedDuration::from_secs(left - grace))
+                    .unwrap_or(now);
                 metadata::set(&mut object, "deletionTimestamp", Some(time::format(at).into()));
                 metadata::set(&mut object, "deletionGracePeriodSeconds", Some(grace.into()));
             }
@@ -235,10 +262,16 @@ async fn attempt(
         }
         // The last state is as it was: nobody waited for anything.
         let last = if already { object } else { before };
-        return Ok(commit(call, target, current, Action::Delete(last)).await.map(Deletion::Gone));
+        return Ok(commit(call, target, current, Action::Delete(last))
+            .await
+            .map(Deletion::Gone));
     }
     if !already && metadata::field(&object, "deletionTimestamp").is_none() {
-        metadata::set(&mut object, "deletionTimestamp", Some(time::format(call.api.now()).into()));
+        metadata::set(
+            &mut object,
+            "deletionTimestamp",
+            Some(time::format(call.api.now()).into()),
+        );
         metadata::set(&mut object, "deletionGracePeriodSeconds", Some(0.into()));
         if metadata::field(&object, "generation").is_some() {
             metadata::next_generation(&mut object);
@@ -251,9 +284,14 @@ async fn attempt(
         return Ok(Ok(Deletion::Waiting(current.clone())));
     }
     if options.dry_run {
-        return Ok(Ok(Deletion::Waiting(Object { revision: current.revision, bytes: respond::to_bytes(&object) })));
+        return Ok(Ok(Deletion::Waiting(Object {
+            revision: current.revision,
+            bytes: respond::to_bytes(&object),
+        })));
     }
-    Ok(commit(call, target, current, Action::Put(object)).await.map(Deletion::Waiting))
+    Ok(commit(call, target, current, Action::Put(object))
+        .await
+        .map(Deletion::Waiting))
 }
 
 async fn commit(call: &Call, target: &Target, current: &Object, action: Action) -> Result<Object, WriteError> {
@@ -289,19 +327,36 @@ fn grace_period(object: &Value, target: &Target, options: &DeleteOptions) -> Opt
         return None;
     }
     let spec = object.get("spec");
-    let own = spec.and_then(|spec| spec.get("terminationGracePeriodSeconds")).and_then(Value::as_i64).unwrap_or(30);
+    let own = spec
+        .and_then(|spec| spec.get("terminationGracePeriodSeconds"))
+        .and_then(Value::as_i64)
+        .unwrap_or(30);
     let grace = match options.grace_period_seconds.unwrap_or(own) {
         negative if negative < 0 => 1,
         grace => grace,
     };
-    let scheduled = spec.and_then(|spec| spec.get("nodeName")).and_then(Value::as_str).is_some_and(|n| !n.is_empty());
-    let phase = object.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
-    Some(if !scheduled || matches!(phase, "Succeeded" | "Failed") { 0 } else { grace })
+    let scheduled = spec
+        .and_then(|spec| spec.get("nodeName"))
+        .and_then(Value::as_str)
+        .is_some_and(|n| !n.is_empty());
+    let phase = object
+        .pointer("/status/phase")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    Some(if !scheduled || matches!(phase, "Succeeded" | "Failed") {
+        0
+    } else {
+        grace
+    })
 }
 
 /// Namespaces wait for `spec.finalizers` too.
 fn has_spec_finalizers(target: &Target, object: &Value) -> bool {
-    is_namespace(target) && object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty())
+    is_namespace(target)
+        && object
+            .pointer("/spec/finalizers")
+            .and_then(Value::as_array)
+            .is_some_and(|f| !f.is_empty())
 }
 
 fn mark_terminating(target: &Target, object: &mut Value) {

@@ -15,7 +15,10 @@ pub(super) async fn delete_collection(call: &Call, target: &Target) -> Answer {
     super::list::validate(&list_options, false)?;
     let selection = Selection::of(target, &list_options)?;
     let options = DeleteOptions::read(call).await?;
-    let snapshot = call.api.store.snapshot(&target.resource.stored_as, target.namespace.as_deref());
+    let snapshot = call
+        .api
+        .store
+        .snapshot(&target.resource.stored_as, target.namespace.as_deref());
     let mut deleted: Vec<Value> = Vec::new();
     for (key, object) in snapshot.objects {
         if !selection.matches(&target.resource, &key, &object) {
@@ -39,6 +42,13 @@ pub(super) async fn delete_collection(call: &Call, target: &Target) -> Answer {
             map.shift_remove("apiVersion");
         }
     }
-    let meta = ListMeta { revision: call.api.store.revision(), ..ListMeta::default() };
-    respond::value(call, StatusCode::OK, &respond::list_value(&target.resource, &meta, deleted))
+    let meta = ListMeta {
+        revision: call.api.store.revision(),
+        ..ListMeta::default()
+    };
+    respond::value(
+        call,
+        StatusCode::OK,
+        &respond::list_value(&target.resource, &meta, deleted),
+    )
 }

@@ -40,13 +40,20 @@ impl Token {
 
     fn read(text: &str) -> Result<Self, Status> {
         let invalid = |why: String| Status::bad_request(format!("continue key is not valid: {why}"));
-        let json = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| invalid(error.to_string()))?;
+        let json = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|error| invalid(error.to_string()))?;
         let token: Self = serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;
         if token.v != "meta.k8s.io/v1" {
-            return Err(invalid(format!("server does not recognize this encoded version {}", quote(&token.v))));
+            return Err(invalid(format!(
+                "server does not recognize this encoded version {}",
+                quote(&token.v)
+            )));
         }
         if token.rv == 0 || token.rv < -1 || token.start.is_empty() {
-            return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned()));
+            return Err(invalid(
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned(),
+            ));
         }
         Ok(token)
     }
@@ -82,7 +89,10 @@ fn page(
             objects.push((key, object));
         }
     }
-    let mut meta = ListMeta { revision, ..ListMeta::default() };
+    let mut meta = ListMeta {
+        revision,
+        ..ListMeta::default()
+    };
     // With a selector the objects that are left may all be unselected: the next page is then empty, which clients know.
     if rest.peek().is_some()
         && let Some((last, _)) = objects.last()
@@ -99,14 +109,18 @@ fn snapshot(call: &Call, target: &Target, options: &ListOptions, token: Option<&
     let stored = &target.resource.stored_as;
     let namespace = target.namespace.as_deref();
     if let Some(token) = token {
-        let Ok(revision) = u64::try_from(token.rv) else { return Ok(store.snapshot(stored, namespace)) };
+        let Ok(revision) = u64::try_from(token.rv) else {
+            return Ok(store.snapshot(stored, namespace));
+        };
         check_resource_version(&revision.to_string(), store.revision())?;
-        return store.snapshot_at(stored, namespace, revision).map_err(|_| continue_expired(token));
+        return store
+            .snapshot_at(stored, namespace, revision)
+            .map_err(|_| continue_expired(token));
     }
     let revision = check_resource_version(&options.resource_version, store.revision())?;
     // An old list with a limit and no match rule is an exact one, so that its pages fit together.
-    let exact = options.resource_version_match == "Exact"
-        || (options.resource_version_match.is_empty() && options.limit > 0);
+    let exact =
+        options.resource_version_match == "Exact" || (options.resource_version_match.is_empty() && options.limit > 0);
     match revision.filter(|_| exact) {
         Some(revision) => store
             .snapshot_at(stored, namespace, revision)
@@ -124,7 +138,11 @@ fn continue_expired(token: &Token) -> Status {
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    let go_on = Token { v: token.v.clone(), rv: -1, start: token.start.clone() };
+    let go_on = Token {
+        v: token.v.clone(),
+        rv: -1,
+        start: token.start.clone(),
+    };
     status.metadata.insert("continue".to_owned(), go_on.write().into());
     status
 }
@@ -136,12 +154,17 @@ pub(super) fn check_resource_version(text: &str, current: u64) -> Result<Option<
     }
     let revision: u64 = text.parse().map_err(|_| {
         let detail = format!("strconv.ParseUint: parsing {}: invalid syntax", quote(text));
-        invalid_options("ListOptions", &[Error::invalid(&Path::new("resourceVersion"), text, detail)])
+        invalid_options(
+            "ListOptions",
+            &[Error::invalid(&Path::new("resourceVersion"), text, detail)],
+        )
     })?;
     if revision > current {
-        return Err(Status::timeout(format!("Too large resource version: {revision}, current: {current}"))
-            .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
-            .retry_after(1));
+        return Err(
+            Status::timeout(format!("Too large resource version: {revision}, current: {current}"))
+                .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+                .retry_after(1),
+        );
     }
     Ok(Some(revision).filter(|revision| *revision != 0))
 }
@@ -157,7 +180,9 @@ pub(super) fn validate(options: &ListOptions, watch: bool) -> Result<(), Status>
         if !watch {
             errors.push(Error::forbidden(&send_path, "sendInitialEvents is forbidden for list"));
         } else if given.is_empty() {
-            errors.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            errors.push(forbidden(
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
         } else if given != "NotOlderThan" {
             errors.push(Error::not_supported(&path, given, &["NotOlderThan"]));
         } else if send && !options.allow_watch_bookmarks {
@@ -166,9 +191,13 @@ pub(super) fn validate(options: &ListOptions, watch: bool) -> Result<(), Status>
         }
     } else if !given.is_empty() {
         if watch {
-            errors.push(forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            errors.push(forbidden(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
         } else if options.resource_version.is_empty() {
-            errors.push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            errors.push(forbidden(
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
         }
         if !options.continue_token.is_empty() {
             errors.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
@@ -177,10 +206,16 @@ pub(super) fn validate(options: &ListOptions, watch: bool) -> Result<(), Status>
             errors.push(Error::not_supported(&path, given, &["Exact", "NotOlderThan", ""]));
         }
         if given == "Exact" && options.resource_version == "0" {
-            errors.push(forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+            errors.push(forbidden(
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ));
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(invalid_options("ListOptions", &errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(invalid_options("ListOptions", &errors))
+    }
 }
 
 #[cfg(test)]

@@ -27,12 +27,19 @@ const ORDER: [&str; 14] = [
 
 /// A text field of the metadata, empty if it is not there.
 pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or_default()
+    object
+        .get("metadata")
+        .and_then(|metadata| metadata.get(field))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A field of the metadata, `None` if it is null.
 pub(super) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
-    object.get("metadata").and_then(|metadata| metadata.get(name)).filter(|value| !value.is_null())
+    object
+        .get("metadata")
+        .and_then(|metadata| metadata.get(name))
+        .filter(|value| !value.is_null())
 }
 
 /// The metadata, made if it is not there.
@@ -76,7 +83,11 @@ pub(super) fn is_deleting(object: &Value) -> bool {
 /// `metadata.finalizers`.
 pub(super) fn finalizers(object: &Value) -> Vec<String> {
     let list = field(object, "finalizers").and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Writes `metadata.finalizers`; an empty list is none.
@@ -100,7 +111,13 @@ pub(super) fn new_uid() -> Value {
 pub(super) fn generate_name(base: &str) -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut name: String = base.chars().take(58).collect();
-    name.extend(Uuid::new_v4().as_bytes().iter().take(5).map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])));
+    name.extend(
+        Uuid::new_v4()
+            .as_bytes()
+            .iter()
+            .take(5)
+            .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])),
+    );
     name
 }
 
@@ -120,7 +137,11 @@ pub(super) fn arrange(object: &mut Value, kind: &str, api_version: &str) {
             ordered.insert(name.to_owned(), value);
         }
     }
-    ordered.extend(metadata.into_iter().filter(|(name, value)| name != "selfLink" && kept(value)));
+    ordered.extend(
+        metadata
+            .into_iter()
+            .filter(|(name, value)| name != "selfLink" && kept(value)),
+    );
     let Value::Object(map) = object else { return };
     let mut arranged = Map::with_capacity(map.len() + 2);
     arranged.insert("kind".to_owned(), kind.into());
@@ -185,7 +206,10 @@ mod tests {
     fn objects_start_with_kind_and_version() {
         let mut object = json!({"spec": {}, "metadata": {"labels": {}, "uid": "u", "creationTimestamp": null, "name": "a"}, "apiVersion": "x"});
         arrange(&mut object, "Pod", "v1");
-        assert_eq!(object.to_string(), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","uid":"u"},"spec":{}}"#);
+        assert_eq!(
+            object.to_string(),
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","uid":"u"},"spec":{}}"#
+        );
         let mut odd = json!({"metadata": 3});
         arrange(&mut odd, "Pod", "v1");
         assert_eq!(odd.to_string(), r#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#);

@@ -76,7 +76,9 @@ impl Target {
 
     /// The object as it is stored now.
     pub(crate) fn current(&self, api: &Api) -> Result<Object, Status> {
-        api.store.object(&self.resource.stored_as, &self.key()).ok_or_else(|| self.not_found())
+        api.store
+            .object(&self.resource.stored_as, &self.key())
+            .ok_or_else(|| self.not_found())
     }
 }
 

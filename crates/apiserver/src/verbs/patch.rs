@@ -62,7 +62,11 @@ impl Patch {
         let body: Bytes = call.body().await?;
         let body = match of {
             PatchType::Apply => return Err(Status::unsupported_media_type(&PatchType::ACCEPTED[..3])),
-            _ => decode_json(&body).map_err(|status| Status::bad_request(status.message))?.value,
+            _ => {
+                decode_json(&body)
+                    .map_err(|status| Status::bad_request(status.message))?
+                    .value
+            }
         };
         match (&body, of) {
             (Value::Array(operations), PatchType::Json) if operations.len() > MAX_OPERATIONS => {
@@ -71,8 +75,13 @@ impl Patch {
                     operations.len()
                 )));
             }
-            (Value::Array(_), PatchType::Json) | (Value::Object(_), PatchType::Merge | PatchType::Strategic | PatchType::Apply) => {}
-            _ => return Err(Status::bad_request("the patch is neither an object nor, for a JSON patch, a list of operations")),
+            (Value::Array(_), PatchType::Json)
+            | (Value::Object(_), PatchType::Merge | PatchType::Strategic | PatchType::Apply) => {}
+            _ => {
+                return Err(Status::bad_request(
+                    "the patch is neither an object nor, for a JSON patch, a list of operations",
+                ));
+            }
         }
         Ok(Self { of, body })
     }
@@ -99,7 +108,11 @@ impl Patch {
 pub(super) async fn patch(call: &Call, target: &Target) -> Answer {
     let options = WriteOptions::read(&call.query, "PatchOptions")?;
     let patch = Patch::read(call, &options).await?;
-    let writing = Writing { call, target, options: &options };
+    let writing = Writing {
+        call,
+        target,
+        options: &options,
+    };
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let current = target.current(&call.api)?;

@@ -29,11 +29,20 @@ impl Selection {
             fields::Selector::parse(field_selector).map_err(|error| Status::bad_request(error.to_string()))?;
         if !target.name.is_empty() {
             // A watch of one name is one of all with a selector.
-            if fields.required_value("metadata.name").is_some_and(|other| other != target.name) {
-                return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+            if fields
+                .required_value("metadata.name")
+                .is_some_and(|other| other != target.name)
+            {
+                return Err(Status::bad_request(
+                    "fieldSelector metadata.name doesn't match requested name",
+                ));
             }
             let name = fields::Selector::equals("metadata.name", &target.name);
-            let both = if fields.is_everything() { name.to_string() } else { format!("{fields},{name}") };
+            let both = if fields.is_everything() {
+                name.to_string()
+            } else {
+                format!("{fields},{name}")
+            };
             fields = fields::Selector::parse(&both).map_err(|error| Status::bad_request(error.to_string()))?;
         }
         let mut reads_fields = false;
@@ -43,7 +52,11 @@ impl Selection {
                 reads_fields = true;
             }
         }
-        Ok(Self { labels, fields, reads_fields })
+        Ok(Self {
+            labels,
+            fields,
+            reads_fields,
+        })
     }
 
     pub(super) fn of(target: &Target, options: &ListOptions) -> Result<Self, Status> {
@@ -80,7 +93,8 @@ impl Selection {
         if let Some(conversion) = resource.conversion {
             conversion.serve(&mut value);
         }
-        self.fields.matches(|field| by_key(field).or_else(|| field_value(resource, &value, field)))
+        self.fields
+            .matches(|field| by_key(field).or_else(|| field_value(resource, &value, field)))
     }
 
     fn matches_labels(&self, object: &Object) -> bool {

@@ -17,7 +17,11 @@ const ATTEMPTS: usize = 5;
 
 pub(super) async fn update(call: &Call, target: &Target) -> Answer {
     let options = WriteOptions::read(&call.query, "UpdateOptions")?;
-    let writing = Writing { call, target, options: &options };
+    let writing = Writing {
+        call,
+        target,
+        options: &options,
+    };
     let body = writing.read_body().await?;
     check_name(target, &body)?;
     for _ in 0..ATTEMPTS {
@@ -110,11 +114,17 @@ pub(super) async fn change(writing: &Writing<'_>, current: &Object, mut new: Val
     }
     if metadata::is_deleting(&new)
         && metadata::finalizers(&new).is_empty()
-        && metadata::field(&new, "deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
+        && metadata::field(&new, "deletionGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
+            == 0
     {
         return remove(call, target, current, new, options.dry_run).await;
     }
-    writing.commit_change(current, new).await.map_err(|error| raced(target, error))
+    writing
+        .commit_change(current, new)
+        .await
+        .map_err(|error| raced(target, error))
 }
 
 fn raced(target: &Target, error: WriteError) -> Refusal {
@@ -127,7 +137,10 @@ fn raced(target: &Target, error: WriteError) -> Refusal {
 /// The last finalizer of an object that was waiting for it is gone: so is the object.
 async fn remove(call: &Call, target: &Target, current: &Object, last: Value, dry_run: bool) -> Result<Object, Refusal> {
     if dry_run {
-        return Ok(Object { revision: current.revision, bytes: respond::to_bytes(&last) });
+        return Ok(Object {
+            revision: current.revision,
+            bytes: respond::to_bytes(&last),
+        });
     }
     let write = Write {
         resource: target.resource.stored_as.clone(),
@@ -188,13 +201,21 @@ fn check_finalizers(new: &Value, old: &Value, target: &Target) -> Result<(), Sta
         return Ok(());
     }
     let known = metadata::finalizers(old);
-    let added: Vec<String> = metadata::finalizers(new).into_iter().filter(|name| !known.contains(name)).collect();
+    let added: Vec<String> = metadata::finalizers(new)
+        .into_iter()
+        .filter(|name| !known.contains(name))
+        .collect();
     if added.is_empty() {
         return Ok(());
     }
-    let list = added.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-    let detail =
-        format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}");
+    let list = added
+        .iter()
+        .map(|name| format!("{name:?}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let detail = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+    );
     let error = Error::forbidden(&Path::new("metadata.finalizers"), detail);
     Err(Status::invalid(&target.resource.group_kind(), &target.name, &[error]))
 }

@@ -48,7 +48,10 @@ pub(super) fn watch(call: &Arc<Call>, target: &Target) -> Answer {
     // Subscribed before anything is read: no change falls between.
     let changed = api.store.subscribe(&stored);
     let start = check_resource_version(&options.resource_version, api.store.revision())?;
-    let seconds = options.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or_else(random_timeout);
+    let seconds = options
+        .timeout_seconds
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or_else(random_timeout);
     let mut watch = Watch {
         selection,
         form,
@@ -78,7 +81,10 @@ pub(super) fn watch(call: &Arc<Call>, target: &Target) -> Answer {
 }
 
 fn random_timeout() -> u64 {
-    let random = u64::from(u16::from_be_bytes([Uuid::new_v4().as_bytes()[0], Uuid::new_v4().as_bytes()[1]]));
+    let random = u64::from(u16::from_be_bytes([
+        Uuid::new_v4().as_bytes()[0],
+        Uuid::new_v4().as_bytes()[1],
+    ]));
     MIN_TIMEOUT + random % MIN_TIMEOUT
 }
 
@@ -110,7 +116,10 @@ impl Watch {
     fn start_with_objects(&mut self, end_bookmark: bool) {
         let snapshot = self.api.store.snapshot(&self.stored, self.namespace.as_deref());
         self.cursor = snapshot.revision;
-        let selected = snapshot.objects.into_iter().filter(|(key, object)| self.selection.matches(&self.resource, key, object));
+        let selected = snapshot
+            .objects
+            .into_iter()
+            .filter(|(key, object)| self.selection.matches(&self.resource, key, object));
         self.pending = selected.map(|(_, object)| Initial::Object(object)).collect();
         if end_bookmark {
             self.pending.push_back(Initial::End);
@@ -292,5 +301,8 @@ fn expired_line(expired: Expired) -> Bytes {
 fn under_revision(old: &Object, revision: u64) -> Object {
     let mut value = old.value();
     value["metadata"]["resourceVersion"] = Value::String(revision.to_string());
-    Object { revision, bytes: respond::to_bytes(&value) }
+    Object {
+        revision,
+        bytes: respond::to_bytes(&value),
+    }
 }

@@ -28,7 +28,11 @@ impl Writing<'_> {
         let decoded = decode_object(media_type, &body)?;
         let mut object = decoded.value;
         metadata::check_type(&mut object, &self.resource().kind, &self.resource().api_version())?;
-        let problems = decoded.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        let problems = decoded
+            .duplicates
+            .iter()
+            .map(|path| format!("duplicate field \"{path}\""))
+            .collect();
         self.report(problems)?;
         Ok(object)
     }
@@ -59,7 +63,8 @@ impl Writing<'_> {
 
     /// Replaces `current`.
     pub(super) async fn commit_change(&self, current: &Object, object: Value) -> Result<Object, WriteError> {
-        self.commit(object, Expect::Revision(current.revision), Action::Put).await
+        self.commit(object, Expect::Revision(current.revision), Action::Put)
+            .await
     }
 
     async fn commit(
@@ -96,19 +101,28 @@ pub(super) fn to_stored(resource: &Resource, object: &mut Value) {
 
 fn metadata_key(target: &Target, object: &Value) -> crate::store::Key {
     let name = metadata::text(object, "name");
-    crate::store::Key::new(target.namespace.as_deref(), if name.is_empty() { &target.name } else { name })
+    crate::store::Key::new(
+        target.namespace.as_deref(),
+        if name.is_empty() { &target.name } else { name },
+    )
 }
 
 /// What the store would have answered.
 fn dry_run(call: &Call, target: &Target, expect: Expect, object: Value) -> Result<Object, WriteError> {
-    let current = call.api.store.object(&target.resource.stored_as, &metadata_key(target, &object));
+    let current = call
+        .api
+        .store
+        .object(&target.resource.stored_as, &metadata_key(target, &object));
     match (expect, current) {
         (Expect::Absent, Some(_)) => Err(WriteError::Exists),
         (Expect::Revision(_), None) => Err(WriteError::Gone),
         (Expect::Revision(wanted), Some(object)) if object.revision != wanted => Err(WriteError::Modified(object)),
         (_, current) => {
             let revision = current.map_or(0, |object| object.revision);
-            Ok(Object { revision, bytes: crate::respond::to_bytes(&object) })
+            Ok(Object {
+                revision,
+                bytes: crate::respond::to_bytes(&object),
+            })
         }
     }
 }

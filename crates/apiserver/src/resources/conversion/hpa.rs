@@ -15,11 +15,21 @@ pub(super) fn v1_to_v2(hpa: &mut Value) {
     let conditions = take_annotation(hpa, CONDITIONS);
     if let Some(spec) = hpa.get_mut("spec").and_then(Value::as_object_mut) {
         let mut list = Vec::new();
-        if let Some(target) = spec.shift_remove("targetCPUUtilizationPercentage").filter(|target| !target.is_null()) {
+        if let Some(target) = spec
+            .shift_remove("targetCPUUtilizationPercentage")
+            .filter(|target| !target.is_null())
+        {
             list.push(json!({"type": "Resource", "resource":
                 {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}}}));
         }
-        list.extend(metrics.as_ref().and_then(Value::as_array).into_iter().flatten().map(metric_to_v2));
+        list.extend(
+            metrics
+                .as_ref()
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .map(metric_to_v2),
+        );
         if !list.is_empty() {
             spec.insert("metrics".to_owned(), Value::Array(list));
         }
@@ -29,9 +39,14 @@ pub(super) fn v1_to_v2(hpa: &mut Value) {
     }
     if let Some(status) = hpa.get_mut("status").and_then(Value::as_object_mut) {
         let mut list = Vec::new();
-        if let Some(value) = status.shift_remove("currentCPUUtilizationPercentage").filter(|value| !value.is_null()) {
+        if let Some(value) = status
+            .shift_remove("currentCPUUtilizationPercentage")
+            .filter(|value| !value.is_null())
+        {
             // v1 keeps the raw average only in the annotation.
-            list.push(json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": value}}}));
+            list.push(
+                json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": value}}}),
+            );
         }
         for metric in current.as_ref().and_then(Value::as_array).into_iter().flatten() {
             let metric = current_to_v2(metric);
@@ -55,7 +70,10 @@ pub(super) fn v2_to_v1(hpa: &mut Value) {
     if let Some(spec) = hpa.get_mut("spec").and_then(Value::as_object_mut) {
         let mut others = Vec::new();
         for metric in array(spec.shift_remove("metrics")) {
-            match metric.pointer("/resource/target/averageUtilization").filter(|_| is_cpu(&metric)) {
+            match metric
+                .pointer("/resource/target/averageUtilization")
+                .filter(|_| is_cpu(&metric))
+            {
                 Some(target) if !spec.contains_key("targetCPUUtilizationPercentage") => {
                     spec.insert("targetCPUUtilizationPercentage".to_owned(), target.clone());
                 }
@@ -81,15 +99,22 @@ pub(super) fn v2_to_v1(hpa: &mut Value) {
         if !current.is_empty() {
             annotations.push((CURRENT_METRICS, current.iter().map(current_to_v1).collect()));
         }
-        if let Some(conditions) = status.shift_remove("conditions").filter(|conditions| !array_is_empty(conditions)) {
+        if let Some(conditions) = status
+            .shift_remove("conditions")
+            .filter(|conditions| !array_is_empty(conditions))
+        {
             annotations.push((CONDITIONS, conditions));
         }
     }
     if annotations.is_empty() {
         return;
     }
-    let Some(metadata) = hpa.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-    let map = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+    let Some(metadata) = hpa.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let map = metadata
+        .entry("annotations")
+        .or_insert_with(|| Value::Object(Map::new()));
     for (name, value) in annotations {
         map[name] = Value::String(value.to_string());
     }
@@ -231,7 +256,9 @@ fn nested(metric: &Value, table: &[(&str, Fields)]) -> Value {
     for (kind, fields) in table {
         let Some(source) = metric.get(kind) else { continue };
         for (name, path) in *fields {
-            let Some(value) = source.get(name).filter(|value| !value.is_null()) else { continue };
+            let Some(value) = source.get(name).filter(|value| !value.is_null()) else {
+                continue;
+            };
             let mut place = &mut made[*kind];
             for step in *path {
                 place = &mut place[*step];

@@ -74,7 +74,11 @@ async fn write(
 }
 
 fn answer(call: &Call, target: &Target, object: &Object) -> Answer {
-    respond::value(call, StatusCode::OK, &scale_of(&respond::served_value(&target.resource, object)))
+    respond::value(
+        call,
+        StatusCode::OK,
+        &scale_of(&respond::served_value(&target.resource, object)),
+    )
 }
 
 fn replicas(scale: &Value, target: &Target) -> Result<i64, Status> {
@@ -83,12 +87,18 @@ fn replicas(scale: &Value, target: &Target) -> Result<i64, Status> {
     let replicas = match given {
         None => 0,
         Some(value) => value.as_i64().ok_or_else(|| {
-            Status::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {path} is {value}, not an int32"))
+            Status::bad_request(format!(
+                "Scale in version \"v1\" cannot be handled as a Scale: {path} is {value}, not an int32"
+            ))
         })?,
     };
     if replicas < 0 {
         let error = Error::invalid(&path, replicas, "must be greater than or equal to 0");
-        return Err(Status::invalid(&GroupKind::new("autoscaling", KIND), &target.name, &[error]));
+        return Err(Status::invalid(
+            &GroupKind::new("autoscaling", KIND),
+            &target.name,
+            &[error],
+        ));
     }
     Ok(replicas)
 }
@@ -121,7 +131,9 @@ fn selector_text(selector: Option<&Value>) -> String {
     let Some(selector) = selector else { return String::new() };
     let structured = selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
     match structured {
-        true => Selector::from_label_selector(selector).map(|selector| selector.to_string()).unwrap_or_default(),
+        true => Selector::from_label_selector(selector)
+            .map(|selector| selector.to_string())
+            .unwrap_or_default(),
         false => Selector::from_map(selector).to_string(),
     }
 }
