@@ -3,9 +3,12 @@
 //! Owns what runs on the machine. Speaks to the API server as any client does, through [`kube::Client`]s, one identity a
 //! component; must not know whose API server it is. The front door is [`Node`].
 
+mod dns;
 mod events;
+mod metrics;
 mod mirror;
 mod node;
+mod proxy;
 pub mod runtime;
 pub mod scheduler;
 
