@@ -16,6 +16,7 @@ pub mod resources;
 mod respond;
 mod server;
 pub mod store;
+pub mod strategy;
 mod verbs;
 
 pub use body::{Body, BoxError};

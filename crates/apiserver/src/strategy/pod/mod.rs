@@ -1,0 +1,109 @@
+//! Pod and PodTemplate: the rules of what runs, also of the templates in every workload.
+
+pub(crate) mod defaults;
+pub(crate) mod qos;
+
+use serde_json::{Value, json};
+
+use super::walk::{at, keep_old, list, object_mut, text};
+use super::{Generation, Status, Strategy, empty_status};
+
+/// Rules of Pods.
+pub(super) static POD: Strategy = Strategy {
+    default: defaults::pod,
+    prepare_create,
+    prepare_status,
+    status: Status::Fresh(empty_status),
+    generation: Generation::Spec,
+    delete_returns_object: true,
+    graceful_delete: true,
+    ..Strategy::PLAIN
+};
+
+/// Rules of PodTemplates.
+pub(super) static POD_TEMPLATE: Strategy = Strategy {
+    default: |template| {
+        if let Some(template) = template.as_object_mut() {
+            defaults::template(template);
+        }
+    },
+    generation: Generation::Spec,
+    delete_returns_object: true,
+    ..Strategy::PLAIN
+};
+
+/// A new Pod is Pending, whatever the client says.
+fn prepare_create(pod: &mut Value) {
+    let mut status = json!({"phase": "Pending", "qosClass": qos::class(pod)});
+    if !list(pod, &["spec", "schedulingGates"]).is_empty() {
+        status["conditions"] = json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    pod["status"] = status;
+}
+
+/// `/status` of a Pod: the class of service stays, and observed generations that an old client leaves out do too.
+fn prepare_status(new: &mut Value, old: &Value) {
+    if let (Some(metadata), Some(stored)) = (new.get_mut("metadata"), old.get("metadata")) {
+        keep_old(metadata, stored, "ownerReferences");
+    }
+    let (class, observed) = (
+        at(old, &["status", "qosClass"]),
+        at(old, &["status", "observedGeneration"]),
+    );
+    if let Some(status) = object_mut(new, &["status"]) {
+        for (key, value) in [("qosClass", class), ("observedGeneration", observed)] {
+            if let Some(value) = value {
+                super::walk::fill_zero(status, key, value.clone());
+            }
+        }
+        for condition in super::walk::each(status, "conditions") {
+            let kind = super::walk::field(condition, "type").to_owned();
+            let stored = list(old, &["status", "conditions"])
+                .iter()
+                .find(|stored| text(stored, &["type"]) == kind);
+            if let Some(generation) = stored.and_then(|stored| at(stored, &["observedGeneration"])) {
+                super::walk::fill_zero(condition, "observedGeneration", generation.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_pod_is_pending_and_has_a_class() {
+        let mut pod =
+            json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a"}]}, "status": {"phase": "Running"}});
+        POD.ready_create(&mut pod);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+        assert_eq!(pod["metadata"]["generation"], 1);
+    }
+
+    #[test]
+    fn a_gated_pod_says_so_from_the_start() {
+        let mut pod = json!({"spec": {"schedulingGates": [{"name": "x"}], "containers": []}});
+        POD.ready_create(&mut pod);
+        assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+    }
+
+    #[test]
+    fn status_writes_change_status_only() {
+        let old = json!({"metadata": {"name": "a", "generation": 1, "ownerReferences": [{"uid": "u"}]}, "spec": {"x": 1},
+            "status": {"qosClass": "Burstable", "phase": "Pending"}});
+        let mut new =
+            json!({"metadata": {"name": "a", "labels": {"a": "b"}}, "spec": {"x": 2}, "status": {"phase": "Running"}});
+        POD.ready_status_update(&mut new, &old);
+        assert_eq!(
+            new,
+            json!({"metadata": {"name": "a", "labels": {"a": "b"}, "generation": 1, "ownerReferences": [{"uid": "u"}]},
+                "spec": {"x": 1}, "status": {"phase": "Running", "qosClass": "Burstable"}})
+        );
+    }
+}
