@@ -17,6 +17,7 @@ mod respond;
 mod server;
 pub mod store;
 pub mod strategy;
+pub mod table;
 mod verbs;
 
 pub use body::{Body, BoxError};
