@@ -59,7 +59,7 @@ pub struct Config {
 /// Running controllers.
 pub struct Controllers {
     tasks: JoinSet<()>,
-    hpa: hpa::Moves,
+    moves: hpa::Moves,
 }
 
 /// Starts every controller; returns at once, their caches fill in the background. Needs a tokio runtime.
@@ -82,18 +82,17 @@ pub fn start(config: Config) -> Controllers {
     };
     run.this(replicaset::start(&context));
     run.this(deployment::start(&context));
+    let moves = hpa::Moves::default();
+    run.this(hpa::start(&context, moves.clone()));
     tasks.spawn(write_events);
     context.informers.run(&context.client(INFORMERS), &mut tasks, &shutdown);
-    Controllers {
-        tasks,
-        hpa: hpa::Moves::default(),
-    }
+    Controllers { tasks, moves }
 }
 
 impl Controllers {
     /// What each HorizontalPodAutoscaler will do next, and when; sorted by namespace and name.
     pub fn next_moves(&self) -> Vec<NextMove> {
-        self.hpa.list()
+        self.moves.list()
     }
 
     /// Waits until every loop has ended, after [`Config::shutdown`] was cancelled. Events recorded before are written.

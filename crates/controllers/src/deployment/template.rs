@@ -90,8 +90,8 @@ fn simplify(value: &mut Value) {
 }
 
 fn normalize(quantity: &mut Value) {
-    if let Some(normal) = quantity.as_str().and_then(|text| Quantity::normalize(text).ok()) {
-        *quantity = Value::String(normal);
+    if let Some(normal) = quantity.as_str().and_then(|text| text.parse::<Quantity>().ok()) {
+        *quantity = Value::String(normal.to_string());
     }
 }
 
