@@ -155,9 +155,9 @@ impl GroupVersionKind {
 }
 
 impl fmt::Display for GroupVersionKind {
+    /// As Go prints it in messages, the slash also before an empty group's version: `/v1, Kind=Pod`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_api_version(f, &self.group, &self.version)?;
-        write!(f, ", Kind={}", self.kind)
+        write!(f, "{}/{}, Kind={}", self.group, self.version, self.kind)
     }
 }
 
@@ -183,9 +183,9 @@ impl GroupVersionResource {
 }
 
 impl fmt::Display for GroupVersionResource {
+    /// As Go prints it in messages: `apps/v1, Resource=deployments`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_api_version(f, &self.group, &self.version)?;
-        write!(f, ", Resource={}", self.resource)
+        write!(f, "{}/{}, Resource={}", self.group, self.version, self.resource)
     }
 }
 

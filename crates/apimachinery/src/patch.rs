@@ -3,6 +3,7 @@
 //! Each takes an object and a patch, both JSON, and changes the object. Must not know of HTTP, versions or stores: who
 //! may patch what, and what is immutable, is the API server's business.
 
+pub mod apply;
 pub mod json;
 pub mod merge;
 pub mod strategic;

@@ -11,9 +11,9 @@ mod prune;
 use std::collections::HashMap;
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-pub use conform::{TypeMismatch, conform};
+pub use conform::{TypeMismatch, conform, fill_zero_values};
 pub use openapi::LoadError;
 pub use prune::prune;
 
@@ -44,6 +44,7 @@ struct Node {
     name: NameId,
     preserves_unknown: bool,
     embedded_resource: bool,
+    zero_value: bool,
 }
 
 const NO_RULES: u32 = u32::MAX;
@@ -356,6 +357,26 @@ impl<'a> Schema<'a> {
     /// The value an absent field stands for. At the place only: what it refers to has none.
     pub fn default(self) -> Option<&'a Value> {
         self.rules(self.site).and_then(|rules| rules.default.as_ref())
+    }
+
+    /// What Go prints here when nothing was given: `{}`, `""`, `0`, `false`, or null for a list, where the field is no
+    /// pointer and not left out when empty; `None` elsewhere, and in custom resources.
+    pub fn zero_value(self) -> Option<Value> {
+        if !self.table.node(self.site).zero_value {
+            return None;
+        }
+        match self.kind() {
+            Kind::Object => {
+                let mut object = Value::Object(Map::new());
+                fill_zero_values(&mut object, self);
+                Some(object)
+            }
+            Kind::Scalar(Scalar::String) => Some("".into()),
+            Kind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Number) => Some(0.into()),
+            Kind::Scalar(Scalar::Boolean) => Some(false.into()),
+            Kind::List => Some(Value::Null),
+            _ => None,
+        }
     }
 
     /// Whether null is a value of its own here.

@@ -38,7 +38,7 @@ fn merge(target: &mut Value, patch: &Map<String, Value>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 

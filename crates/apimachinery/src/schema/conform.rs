@@ -22,6 +22,7 @@ pub struct TypeMismatch {
 /// Checks `value` against `schema` and rewrites it as Go's types would:
 /// - null is the zero value: dropped from objects and maps of objects, `""`, `0`, `{}` inside lists and maps;
 /// - lists and maps that are empty and not required are dropped (objects are kept: they are pointers);
+/// - fields that Go always prints are there with their zero value ([`Schema::zero_value`]): `resources: {}`;
 /// - quantities are canonical, times are UTC in whole seconds (`MicroTime`: microseconds).
 pub fn conform(value: &mut Value, schema: Schema<'_>) -> Result<(), TypeMismatch> {
     let mut path = Vec::new();
@@ -29,6 +30,19 @@ pub fn conform(value: &mut Value, schema: Schema<'_>) -> Result<(), TypeMismatch
         path: print(&path),
         message,
     })
+}
+
+/// Adds to an object the fields that Go always prints, with their zero values, but no nulls. Does not look into what is
+/// there.
+pub fn fill_zero_values(object: &mut Value, schema: Schema<'_>) {
+    let Value::Object(map) = object else { return };
+    for (name, field) in schema.fields() {
+        if !map.contains_key(name)
+            && let Some(zero) = field.zero_value().filter(|zero| !zero.is_null())
+        {
+            map.insert(name.to_owned(), zero);
+        }
+    }
 }
 
 enum Step {
@@ -55,7 +69,11 @@ fn print(path: &[Step]) -> String {
 fn walk(value: &mut Value, schema: Schema<'_>, path: &mut Vec<Step>) -> Result<(), String> {
     match (schema.kind(), &mut *value) {
         (Kind::Any | Kind::Untyped, _) => Ok(()),
-        (Kind::Object, Value::Object(map)) => object(map, schema, path),
+        (Kind::Object, Value::Object(map)) => {
+            object(map, schema, path)?;
+            fill_zero_values(value, schema);
+            Ok(())
+        }
         (Kind::Map, Value::Object(map)) => {
             let Some(values) = schema.values() else { return Ok(()) };
             for (name, value) in map {
@@ -101,6 +119,8 @@ fn object(map: &mut Map<String, Value>, schema: Schema<'_>, path: &mut Vec<Step>
         }
         path.pop();
         let empty = match (field.kind(), &*value) {
+            // An empty list of managers is a request: forget them.
+            (Kind::List, Value::Array(_)) if name == "managedFields" => false,
             (Kind::List, Value::Array(list)) => list.is_empty(),
             (Kind::Map, Value::Object(map)) => map.is_empty(),
             _ => false,
@@ -290,6 +310,7 @@ mod tests {
         conform(&mut pod, built_in("", "v1", "Pod")).unwrap();
         let expected = json!({
             "metadata": {"name": "x", "annotations": {"a": ""}, "deletionTimestamp": "2026-01-02T03:04:05Z"},
+            "status": {},
             "spec": {
                 "containers": [{
                     "name": "c", "env": [{"name": "e"}],
@@ -302,10 +323,25 @@ mod tests {
     }
 
     #[test]
+    fn what_go_always_prints_is_there() {
+        let mut deployment = json!({"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}});
+        conform(&mut deployment, built_in("apps", "v1", "Deployment")).unwrap();
+        let expected = json!({
+            "metadata": {},
+            "spec": {
+                "template": {"metadata": {}, "spec": {"containers": [{"name": "c", "resources": {}}]}},
+                "strategy": {},
+            },
+            "status": {},
+        });
+        assert_eq!(deployment, expected);
+    }
+
+    #[test]
     fn an_empty_list_that_is_required_stays() {
         let mut pod = json!({"spec": {"containers": []}});
         conform(&mut pod, built_in("", "v1", "Pod")).unwrap();
-        assert_eq!(pod, json!({"spec": {"containers": []}}));
+        assert_eq!(pod, json!({"metadata": {}, "spec": {"containers": []}, "status": {}}));
     }
 
     #[test]
@@ -315,7 +351,13 @@ mod tests {
         assert_eq!(lease["spec"]["renewTime"], "2026-01-02T03:04:05.123456Z");
         let mut revision = json!({"data": {"a": null, "b": []}});
         conform(&mut revision, built_in("apps", "v1", "ControllerRevision")).unwrap();
-        assert_eq!(revision, json!({"data": {"a": null, "b": []}}));
+        assert_eq!(
+            revision,
+            json!({"data": {"a": null, "b": []}, "metadata": {}, "revision": 0})
+        );
+        let mut reset = json!({"metadata": {"managedFields": []}});
+        conform(&mut reset, built_in("", "v1", "ConfigMap")).unwrap();
+        assert_eq!(reset, json!({"metadata": {"managedFields": []}}));
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Tables {
             name: NO_NAME,
             preserves_unknown: false,
             embedded_resource: false,
+            zero_value: false,
         });
         (self.nodes.len() - 1) as NodeId
     }
@@ -231,6 +232,7 @@ impl Builder {
         slot.rules = rules;
         slot.preserves_unknown = raw.preserve_unknown;
         slot.embedded_resource = raw.embedded_resource;
+        slot.zero_value = !self.structural && raw.default.as_ref().is_some_and(is_zero);
         node
     }
 
@@ -252,6 +254,18 @@ impl Builder {
             .iter()
             .map(|(name, raw)| (self.table.intern(name), self.place(component, raw)))
             .collect();
+        if !self.structural {
+            // A list that Go must print is null when there is none.
+            for (name, node) in &fields {
+                let slot = &mut self.table.nodes[*node as usize];
+                let required = || {
+                    raw.required
+                        .iter()
+                        .any(|required| **required == *self.table.names[*name as usize])
+                };
+                slot.zero_value |= matches!(slot.shape, Shape::List(_)) && required();
+            }
+        }
         let first = self.table.fields.len() as u32;
         let count = fields.len() as u32;
         self.table.fields.extend(fields);
@@ -328,6 +342,17 @@ impl Builder {
                 .collect(),
             kinds: self.kinds,
         })
+    }
+}
+
+/// In the built-in kinds' documents such a default says that Go's field is no pointer and is always printed.
+fn is_zero(default: &Value) -> bool {
+    match default {
+        Value::Object(map) => map.is_empty(),
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::Bool(value) => !value,
+        _ => false,
     }
 }
 
