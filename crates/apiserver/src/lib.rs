@@ -4,9 +4,12 @@
 //! Owns what an API server owns and nothing else: it runs no controller and has never heard of containers, Linux or
 //! k8slab. What lies outside (kubelets, aggregated APIs, webhooks) it reaches through the [`Connector`] it is given.
 
+pub mod admission;
+pub mod allocation;
 mod api;
 pub mod auth;
 mod body;
+pub mod bootstrap;
 mod call;
 mod config;
 mod connector;

@@ -1,5 +1,6 @@
 //! APIService. After kube-aggregator 0.36 `pkg/apis/apiregistration`.
 
+use super::names::Rule;
 use super::walk::{ensure_at, fill, inner};
 use super::{Status, Strategy, empty_status};
 
@@ -10,6 +11,7 @@ pub(super) static API_SERVICE: Strategy = Strategy {
             fill(service, "port", 443);
         }
     },
+    name: Rule::PathSegment,
     status: Status::Fresh(empty_status),
     unconditional_update: false,
     ..Strategy::PLAIN

@@ -152,7 +152,7 @@ pub(crate) fn has_node_ports(service: &Value) -> bool {
 }
 
 /// Whether a load balancer asks each node for the Service's health.
-fn is_checked(service: &Value) -> bool {
+pub(crate) fn is_checked(service: &Value) -> bool {
     text(service, &["spec", "type"]) == "LoadBalancer" && text(service, &["spec", "externalTrafficPolicy"]) == "Local"
 }
 
