@@ -30,6 +30,9 @@ pub struct SandboxConfig {
     pub memory_volumes: Vec<MemoryVolume>,
     /// When and how often logs are rotated.
     pub log_rotation: LogRotation,
+    /// The pod as a whole: the sum of its containers' CPU requests (its share against other pods), and limits where
+    /// every container has one.
+    pub resources: Resources,
 }
 
 /// One line of `/etc/hosts`.

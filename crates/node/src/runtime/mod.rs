@@ -8,15 +8,28 @@ use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 
+mod capabilities;
 mod config;
+mod etc;
+pub mod exec;
 pub mod fake;
+pub(crate) mod folder;
+mod launch;
+mod linux;
+mod oci;
+mod protocol;
+mod rootfs;
+mod seccomp;
 pub mod session;
+pub mod shim;
 mod state;
+mod terminal;
 
 pub use config::{
     ContainerConfig, DnsConfig, HostAlias, LogRotation, MemoryVolume, Mount, Resources, SandboxConfig, SeccompProfile,
     Security, User,
 };
+pub use linux::{LinuxConfig, LinuxRuntime};
 pub use session::{ExecRequest, ExecSession, TerminalSize};
 pub use state::{AdoptedContainer, AdoptedPod, AdoptedState, ContainerId, Exit, Limits, Sandbox, Started, Usage};
 
