@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::runtime::Resources;
 
 /// The controllers without which limits are a fiction.
 const NEEDED: [&str; 2] = ["cpu", "memory"];
+const ROOTLESS: &str = "rootless, no cgroup delegation";
 /// What we use where it is.
 const USED: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "devices"];
 
@@ -60,16 +61,34 @@ impl Cgroup {
             let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
             let base = v2_base(mount, &own)?;
             enable_controllers(&base).map_err(|e| format!("enabling controllers in `{}`: {e}", base.display()))?;
-            let group = Self { v2: true, dirs: vec![Dir { controllers: vec![], path: base.join(name) }] };
-            group.make().map_err(|e| format!("making a cgroup in `{}`: {e}", base.display()))?;
+            let group = Self {
+                v2: true,
+                dirs: vec![Dir {
+                    controllers: vec![],
+                    path: base.join(name),
+                }],
+            };
+            group
+                .make()
+                .map_err(|e| format!("making a cgroup in `{}`: {e}", base.display()))?;
             enable_controllers(&group.dirs[0].path).map_err(|e| format!("enabling controllers: {e}"))?;
             return Ok(group);
         }
         let missing: Vec<_> = NEEDED.iter().filter(|c| !found.v1.iter().any(|d| d.has(c))).collect();
         if !missing.is_empty() {
-            return Err(format!("no cgroup controller {}", quoted(&missing)));
+            return Err(match crate::privileges::in_user_namespace() {
+                true => ROOTLESS.into(),
+                false => format!("no cgroup controller {}", quoted(&missing)),
+            });
         }
-        let dirs = found.v1.into_iter().map(|d| Dir { path: d.path.join(&name), ..d }).collect();
+        let dirs = found
+            .v1
+            .into_iter()
+            .map(|d| Dir {
+                path: d.path.join(&name),
+                ..d
+            })
+            .collect();
         let group = Self { v2: false, dirs };
         group.make().map_err(|e| format!("making a cgroup: {e}"))?;
         Ok(group)
@@ -77,8 +96,14 @@ impl Cgroup {
 
     /// A group below this one; nothing is made.
     pub fn child(&self, name: &str) -> Self {
-        let dirs = self.dirs.iter().map(|d| Dir { controllers: d.controllers.clone(), path: d.path.join(name) });
-        Self { v2: self.v2, dirs: dirs.collect() }
+        let dirs = self.dirs.iter().map(|d| Dir {
+            controllers: d.controllers.clone(),
+            path: d.path.join(name),
+        });
+        Self {
+            v2: self.v2,
+            dirs: dirs.collect(),
+        }
     }
 
     /// Is there nothing but the unified hierarchy?
@@ -124,7 +149,9 @@ impl Cgroup {
         } else if let Some(allow) = self.file("devices", "devices.allow") {
             self.write("devices", "devices.deny", "a")?;
             // One rule a write: the kernel reads no more.
-            crate::devices::RULES.iter().try_for_each(|rule| fs::write(&allow, rule.to_string()))
+            crate::devices::RULES
+                .iter()
+                .try_for_each(|rule| fs::write(&allow, rule.to_string()))
         } else {
             Ok(())
         }
@@ -162,7 +189,9 @@ impl Cgroup {
     }
 
     fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
-        let Some(path) = self.file(controller, file) else { return Ok(()) };
+        let Some(path) = self.file(controller, file) else {
+            return Ok(());
+        };
         fs::write(&path, value)
             .map_err(|error| io::Error::new(error.kind(), format!("writing `{value}` to `{file}`: {error}")))
     }
@@ -219,7 +248,9 @@ impl Cgroup {
     }
 
     fn text(&self, controller: &str, file: &str) -> String {
-        self.file(controller, file).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()
+        self.file(controller, file)
+            .and_then(|path| fs::read_to_string(path).ok())
+            .unwrap_or_default()
     }
 
     /// Is it there?
@@ -275,10 +306,16 @@ impl Cgroup {
         for dir in &self.dirs {
             let fd = OwnedFd::from(fs::File::open(&dir.path)?);
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd()).into();
-            dirs.push(Dir { controllers: dir.controllers.clone(), path });
+            dirs.push(Dir {
+                controllers: dir.controllers.clone(),
+                path,
+            });
             fds.push(fd);
         }
-        Ok(PinnedCgroup { group: Self { v2: self.v2, dirs }, _fds: fds })
+        Ok(PinnedCgroup {
+            group: Self { v2: self.v2, dirs },
+            _fds: fds,
+        })
     }
 }
 
@@ -295,7 +332,12 @@ pub fn shares(milli: u64) -> u64 {
 
 /// v1 shares as a v2 weight, so that 1024 (one CPU) is the default weight 100. The quadratic of
 /// opencontainers/cgroups v0.0.5 `utils.go`, which replaced a linear formula that gave one CPU only 39.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "2..=262144")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "2..=262144"
+)]
 pub fn weight(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
@@ -318,15 +360,18 @@ struct Hierarchies {
 fn hierarchies(mountinfo: &str) -> Hierarchies {
     let mut found = Hierarchies::default();
     for line in mountinfo.lines() {
-        let Some((front, back)) = line.split_once(" - ") else { continue };
-        let Some(path) = front.split(' ').nth(4).map(PathBuf::from) else { continue };
+        let Some((front, back)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(path) = front.split(' ').nth(4).map(PathBuf::from) else {
+            continue;
+        };
         let mut back = back.split(' ');
         match back.next() {
             Some("cgroup2") if found.v2.is_none() => found.v2 = Some(path),
             Some("cgroup") => {
                 let options = back.nth(1).unwrap_or("").split(',');
-                let controllers: Vec<String> =
-                    options.filter(|o| USED.contains(o)).map(ToString::to_string).collect();
+                let controllers: Vec<String> = options.filter(|o| USED.contains(o)).map(ToString::to_string).collect();
                 let known = |d: &Dir| controllers.iter().any(|c| d.has(c));
                 if !controllers.is_empty() && !found.v1.iter().any(known) {
                     found.v1.push(Dir { controllers, path });
@@ -353,15 +398,26 @@ fn v2_base(mount: &Path, own: &str) -> Result<PathBuf, String> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     let base = mount.join(path.trim_start_matches('/'));
     if !writable(&base) {
-        return Err("rootless, no cgroup delegation".into());
+        return Err(ROOTLESS.into());
     }
     let controllers = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
-    let missing: Vec<_> = NEEDED.iter().filter(|c| !controllers.split_whitespace().any(|have| have == **c)).collect();
-    if missing.is_empty() { Ok(base) } else { Err(format!("{} not delegated", quoted(&missing))) }
+    let missing: Vec<_> = NEEDED
+        .iter()
+        .filter(|c| !controllers.split_whitespace().any(|have| have == **c))
+        .collect();
+    if missing.is_empty() {
+        Ok(base)
+    } else {
+        Err(format!("{} not delegated", quoted(&missing)))
+    }
 }
 
 fn quoted<T: std::fmt::Display>(names: &[T]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Lets children of `dir` have limits. A group with processes of its own may not (except the real root): those are
@@ -385,7 +441,13 @@ fn enable_controllers(dir: &Path) -> io::Result<()> {
 
 fn move_to_leaf(dir: &Path) -> io::Result<()> {
     let leaf = dir.join("k8slab-init");
-    fs::create_dir(&leaf).or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })?;
+    fs::create_dir(&leaf).or_else(|e| {
+        if e.kind() == io::ErrorKind::AlreadyExists {
+            Ok(())
+        } else {
+            Err(e)
+        }
+    })?;
     for pid in fs::read_to_string(dir.join("cgroup.procs"))?.lines() {
         // Kernel threads stay, and what ended meanwhile is gone.
         fs::write(leaf.join("cgroup.procs"), pid).ok();
@@ -450,13 +512,6 @@ fn clone_into(group: &fs::File) -> io::Result<Option<i32>> {
         },
         pid => Ok(Some(i32::try_from(pid).unwrap_or(0))),
     }
-}
-
-/// Takes over a descriptor number that came from C.
-#[expect(unsafe_code, reason = "a number becomes an owner")]
-pub(crate) fn own_fd(fd: i32) -> OwnedFd {
-    // SAFETY: every caller has just received this number from the kernel and owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 #[cfg(test)]

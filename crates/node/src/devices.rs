@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 /// `c 1:3 rwm`, any device number where there is none.
-pub struct Rule {
+pub(crate) struct Rule {
     block: bool,
     major: Option<u32>,
     minor: Option<u32>,
@@ -18,13 +18,28 @@ pub struct Rule {
 }
 
 const fn char(major: u32, minor: Option<u32>) -> Rule {
-    Rule { block: false, major: Some(major), minor, access: "rwm" }
+    Rule {
+        block: false,
+        major: Some(major),
+        minor,
+        access: "rwm",
+    }
 }
 
 /// containerd `oci.WithDefaultUnixDevices` and the `mknod` rules of runc.
-pub const RULES: &[Rule] = &[
-    Rule { block: false, major: None, minor: None, access: "m" },
-    Rule { block: true, major: None, minor: None, access: "m" },
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        block: false,
+        major: None,
+        minor: None,
+        access: "m",
+    },
+    Rule {
+        block: true,
+        major: None,
+        minor: None,
+        access: "m",
+    },
     char(1, Some(3)), // null
     char(1, Some(5)), // zero
     char(1, Some(7)), // full
@@ -40,7 +55,13 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |n: Option<u32>| n.map_or("*".to_string(), |n| n.to_string());
         let kind = if self.block { 'b' } else { 'c' };
-        write!(f, "{kind} {}:{} {}", number(self.major), number(self.minor), self.access)
+        write!(
+            f,
+            "{kind} {}:{} {}",
+            number(self.major),
+            number(self.minor),
+            self.access
+        )
     }
 }
 
@@ -56,7 +77,12 @@ struct Instruction {
 }
 
 const fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction { code, registers: destination | source << 4, offset, immediate }
+    Instruction {
+        code,
+        registers: destination | source << 4,
+        offset,
+        immediate,
+    }
 }
 
 // The context is `struct bpf_cgroup_dev_ctx { u32 access_type, major, minor }`, in register 1; access_type is the
@@ -86,7 +112,9 @@ fn program() -> Vec<Instruction> {
         instruction(LOAD_W, R5, R1, 8, 0),            // minor
     ];
     for rule in RULES {
-        let access = [('m', 1), ('r', 2), ('w', 4)].iter().filter(|(c, _)| rule.access.contains(*c));
+        let access = [('m', 1), ('r', 2), ('w', 4)]
+            .iter()
+            .filter(|(c, _)| rule.access.contains(*c));
         let refused = 7 & !access.map(|(_, bit)| bit).sum::<i32>();
         // Conditions, each of which skips to the next rule.
         let mut tests = vec![(R2, if rule.block { 1 } else { 2 })];
@@ -99,11 +127,10 @@ fn program() -> Vec<Instruction> {
             tests.push((R6, 0));
         }
         let length = body.len() + tests.len() + 2;
-        let mut position = body.len();
-        for (register, value) in tests {
+        let first = body.len();
+        for (position, (register, value)) in (first..).zip(tests) {
             let skip = i16::try_from(length - position - 1).unwrap_or(i16::MAX);
             body.push(instruction(JUMP_NOT_EQUAL, register, 0, skip, value));
-            position += 1;
         }
         body.push(instruction(MOVE_IMMEDIATE, R0, 0, 0, 1));
         body.push(instruction(EXIT, 0, 0, 0, 0));
@@ -117,7 +144,7 @@ fn program() -> Vec<Instruction> {
 /// Puts the rules on a v2 cgroup. In a user namespace the kernel allows no such program: there the device nodes are
 /// binds of the host's and `mknod` of others is impossible anyway.
 #[expect(unsafe_code, reason = "bpf(2) has no wrapper")]
-pub fn restrict(group: &File) -> io::Result<()> {
+pub(crate) fn restrict(group: &File) -> io::Result<()> {
     const BPF_PROG_LOAD: i32 = 5;
     const BPF_PROG_ATTACH: i32 = 8;
     const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
@@ -157,9 +184,13 @@ pub fn restrict(group: &File) -> io::Result<()> {
     if fd < 0 {
         let error = io::Error::last_os_error();
         let user_namespace = crate::privileges::in_user_namespace();
-        return if user_namespace && error.raw_os_error() == Some(libc::EPERM) { Ok(()) } else { Err(error) };
+        return if user_namespace && error.raw_os_error() == Some(libc::EPERM) {
+            Ok(())
+        } else {
+            Err(error)
+        };
     }
-    let fd = crate::cgroup::own_fd(i32::try_from(fd).unwrap_or(-1));
+    let fd = crate::fd::own(i32::try_from(fd).unwrap_or(-1));
     let attach = Attach {
         target: fd_number(group.as_raw_fd()),
         program: fd_number(fd.as_raw_fd()),
@@ -168,7 +199,11 @@ pub fn restrict(group: &File) -> io::Result<()> {
     };
     // SAFETY: as above, for `BPF_PROG_ATTACH`.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<Attach>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

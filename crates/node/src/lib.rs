@@ -3,13 +3,19 @@
 //! Owns what runs on the machine. Speaks to the API server as any client does, through [`kube::Client`]s, one identity a
 //! component; must not know whose API server it is. The front door is [`Node`].
 
+pub mod cgroup;
+mod devices;
 mod dns;
 mod events;
+mod fd;
 mod metrics;
 mod mirror;
+pub mod network;
 mod node;
+pub mod privileges;
 mod proxy;
 pub mod runtime;
 pub mod scheduler;
+mod stats;
 
 pub use node::{ClientFor, Config, Node, StartError};

@@ -50,7 +50,12 @@ impl std::error::Error for Denied {}
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { step, errno } = self;
-        write!(f, "this machine does not let `{}` make pods: {step}: {}", user_name(), errno.desc())
+        write!(
+            f,
+            "this machine does not let `{}` make pods: {step}: {}",
+            user_name(),
+            errno.desc()
+        )
     }
 }
 
@@ -112,7 +117,10 @@ impl Denied {
         }];
         hints.push(format!("run it as root:\n  sudo {} {command}", exe.display()));
         match reason {
-            Reason::AppArmor => hints.push(format!("or give the program a profile, once:\n{}", apparmor_profile(exe))),
+            Reason::AppArmor => hints.push(format!(
+                "or give the program a profile, once:\n{}",
+                apparmor_profile(exe)
+            )),
             Reason::SwitchedOff => hints.push("or allow them:\n  sudo sysctl user.max_user_namespaces=10000".into()),
             Reason::Forbidden => hints.push("or allow them:\n  sudo sysctl kernel.unprivileged_userns_clone=1".into()),
             Reason::CoveredProc | Reason::Other => {}
@@ -123,7 +131,9 @@ impl Denied {
              --security-opt systempaths=unconfined)"
                 .into(),
         );
-        hints.push(format!("or use another cluster:\n  k8slab {command} --cluster minikube"));
+        hints.push(format!(
+            "or use another cluster:\n  k8slab {command} --cluster minikube"
+        ));
         hints
     }
 }
@@ -161,7 +171,10 @@ fn at(step: &'static str) -> impl Fn(Errno) -> Denied {
 }
 
 fn io_at(step: &'static str) -> impl Fn(io::Error) -> Denied {
-    move |error| Denied { step, errno: error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw) }
+    move |error| Denied {
+        step,
+        errno: error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw),
+    }
 }
 
 /// Tries, in a child, what a node will do, and tells by which means pods can be made. Leaves nothing behind.
@@ -259,9 +272,23 @@ fn hide_cgroups() -> Result<(), Denied> {
     })?;
     let place = sys.join("fs/cgroup");
     if is_cgroup2("/sys/fs/cgroup") {
-        mount(Some("/sys/fs/cgroup"), &place, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(at(HIDE))?;
+        mount(
+            Some("/sys/fs/cgroup"),
+            &place,
+            none,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            none,
+        )
+        .map_err(at(HIDE))?;
     } else {
-        mount(Some("none"), &place, Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=0k")).map_err(at(HIDE))?;
+        mount(
+            Some("none"),
+            &place,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("mode=755,size=0k"),
+        )
+        .map_err(at(HIDE))?;
     }
     let cwd = std::env::current_dir().ok();
     std::env::set_current_dir(&root).map_err(io_at(HIDE))?;
@@ -309,7 +336,10 @@ fn in_child(work: impl FnOnce() -> Result<(), Denied>) -> Result<(), Denied> {
             let status = waitpid(child, None).map_err(at(NEW_USER))?;
             match (length, status) {
                 (0, WaitStatus::Exited(..)) => Ok(()),
-                (0, _) => Err(Denied { step: NEW_USER, errno: Errno::UnknownErrno }),
+                (0, _) => Err(Denied {
+                    step: NEW_USER,
+                    errno: Errno::UnknownErrno,
+                }),
                 _ => Err(Denied {
                     step: STEPS.get(usize::from(word[0])).copied().unwrap_or(NEW_USER),
                     errno: Errno::from_raw(i32::from(word[1])),
@@ -326,17 +356,30 @@ mod tests {
     fn hints(step: &'static str, errno: Errno, apparmor: bool) -> (Reason, String) {
         let denied = Denied { step, errno };
         let reason = denied.reason_where(apparmor);
-        (reason, denied.hints_for(reason, Path::new("/usr/local/bin/k8slab"), "up cpu-hpa").join("\n"))
+        (
+            reason,
+            denied
+                .hints_for(reason, Path::new("/usr/local/bin/k8slab"), "up cpu-hpa")
+                .join("\n"),
+        )
     }
 
     #[test]
     fn ubuntu_s_restriction_is_named_and_its_profile_can_be_pasted() {
         let (reason, text) = hints(NEW_MOUNT, Errno::EPERM, true);
         assert_eq!(reason, Reason::AppArmor);
-        let places: Vec<_> = ["sudo /usr/local/bin/k8slab up cpu-hpa", "profile k8slab /usr/local/bin/k8slab", "docker run", "minikube"]
-            .map(|part| text.find(part).unwrap_or_else(|| panic!("`{part}` in {text}")))
-            .into();
-        assert!(places.is_sorted(), "sudo first, then the profile, Docker, minikube: {text}");
+        let places: Vec<_> = [
+            "sudo /usr/local/bin/k8slab up cpu-hpa",
+            "profile k8slab /usr/local/bin/k8slab",
+            "docker run",
+            "minikube",
+        ]
+        .map(|part| text.find(part).unwrap_or_else(|| panic!("`{part}` in {text}")))
+        .into();
+        assert!(
+            places.is_sorted(),
+            "sudo first, then the profile, Docker, minikube: {text}"
+        );
     }
 
     #[test]
@@ -345,6 +388,10 @@ mod tests {
         assert_eq!(hints(NEW_USER, Errno::EPERM, false).0, Reason::Forbidden);
         assert_eq!(hints(NEW_USER, Errno::EACCES, true).0, Reason::AppArmor);
         assert_eq!(hints(NEW_PROC, Errno::EPERM, true).0, Reason::CoveredProc);
-        assert!(hints(NEW_USER, Errno::ENOSPC, false).1.contains("sysctl user.max_user_namespaces"));
+        assert!(
+            hints(NEW_USER, Errno::ENOSPC, false)
+                .1
+                .contains("sysctl user.max_user_namespaces")
+        );
     }
 }

@@ -6,7 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::runtime::Usage;
 
 /// The figures of a cgroup. The working set is the kubelet's: usage without inactive file cache.
-pub fn of_cgroup(group: &Cgroup) -> Usage {
+pub(crate) fn of_cgroup(group: &Cgroup) -> Usage {
     if group.is_v2() {
         let current = group.number("memory", "memory.current");
         return Usage {
@@ -27,14 +27,19 @@ pub fn of_cgroup(group: &Cgroup) -> Usage {
 
 /// The figures of every process in the pid namespace of `init`, a container's first process. CPU time of processes
 /// that have ended counts where their parent has waited for them.
-pub fn of_processes(init: i32) -> Option<Usage> {
+pub(crate) fn of_processes(init: i32) -> Option<Usage> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let wanted = namespace(&init.to_string())?;
     let tick = ticks_per_second();
     let mut usage = Usage::default();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.starts_with(|c: char| c.is_ascii_digit())) else { continue };
+        let Some(pid) = name
+            .to_str()
+            .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
+        else {
+            continue;
+        };
         if namespace(pid).as_ref() != Some(&wanted) {
             continue;
         }
@@ -52,17 +57,25 @@ pub fn of_processes(init: i32) -> Option<Usage> {
 /// utime, stime, cutime, cstime: fields 14 to 17 of `/proc/<pid>/stat`.
 fn cpu_ticks(stat: &str) -> u64 {
     let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
-    fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum()
+    fields
+        .skip(11)
+        .take(4)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum()
 }
 
 fn kibibytes(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    value
+        .and_then(|value| value.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 fn ticks_per_second() -> u64 {
     let tick = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
-    tick.and_then(|tick| u64::try_from(tick).ok()).filter(|tick| *tick > 0).unwrap_or(100)
+    tick.and_then(|tick| u64::try_from(tick).ok())
+        .filter(|tick| *tick > 0)
+        .unwrap_or(100)
 }
 
 #[cfg(test)]

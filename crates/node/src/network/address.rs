@@ -20,7 +20,12 @@ impl Addresses {
         let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
         let base = u32::from(network) & !hosts;
         let (first, last) = (base + 2, (base + hosts).saturating_sub(1));
-        Self { first, last, next: first, taken: BTreeSet::new() }
+        Self {
+            first,
+            last,
+            next: first,
+            taken: BTreeSet::new(),
+        }
     }
 
     /// Marks an address of an earlier daemon's pod as taken.
@@ -51,7 +56,9 @@ mod tests {
     #[test]
     fn addresses_go_round_before_one_is_used_again() {
         let mut addresses = Addresses::of((Ipv4Addr::new(10, 244, 0, 0), 29));
-        let all: Vec<_> = std::iter::from_fn(|| addresses.take()).map(|ip| ip.octets()[3]).collect();
+        let all: Vec<_> = std::iter::from_fn(|| addresses.take())
+            .map(|ip| ip.octets()[3])
+            .collect();
         assert_eq!(all, [2, 3, 4, 5, 6]);
         addresses.release(Ipv4Addr::new(10, 244, 0, 3));
         assert_eq!(addresses.take(), Some(Ipv4Addr::new(10, 244, 0, 3)));

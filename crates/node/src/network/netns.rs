@@ -40,16 +40,22 @@ impl NetNs {
     fn spawn(enter: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (tell, told) = mpsc::channel();
-        std::thread::Builder::new().name("netns".into()).stack_size(128 * 1024).spawn(move || {
-            // The namespace of a thread is not that of /proc/self.
-            let entered = enter().and_then(|()| File::open("/proc/thread-self/ns/net"));
-            let fine = entered.is_ok();
-            if tell.send(entered).is_ok() && fine {
-                queue.iter().for_each(|job| job());
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("netns".into())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                // The namespace of a thread is not that of /proc/self.
+                let entered = enter().and_then(|()| File::open("/proc/thread-self/ns/net"));
+                let fine = entered.is_ok();
+                if tell.send(entered).is_ok() && fine {
+                    queue.iter().for_each(|job| job());
+                }
+            })?;
         let file = told.recv().map_err(io::Error::other)??;
-        Ok(Self { file: Arc::new(file), jobs })
+        Ok(Self {
+            file: Arc::new(file),
+            jobs,
+        })
     }
 
     /// The namespace itself, to hand on.
@@ -61,13 +67,22 @@ impl NetNs {
     fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
         let gone = || io::Error::other("the namespace's thread has ended");
         let (tell, told) = mpsc::channel();
-        self.jobs.send(Box::new(move || drop(tell.send(work())))).map_err(|_| gone())?;
+        self.jobs
+            .send(Box::new(move || drop(tell.send(work()))))
+            .map_err(|_| gone())?;
         told.recv().map_err(|_| gone())?
     }
 
     /// A non-blocking socket that belongs to this namespace, with SO_REUSEADDR.
     pub fn socket(&self, family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
-        let fd = self.run(move || Ok(socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?))?;
+        let fd = self.run(move || {
+            Ok(socket(
+                family,
+                kind,
+                SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+                None,
+            )?)
+        })?;
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
         Ok(fd)
     }
@@ -77,8 +92,12 @@ impl NetNs {
         let (home, other) = (self.file.clone(), other.try_clone()?);
         self.run(move || {
             setns(other.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            let made =
-                socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
+            let made = socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkRoute,
+            );
             // If there is no way back this thread must not make another socket: it ends, and so does the node's net.
             if let Err(error) = setns(home.as_fd(), CloneFlags::CLONE_NEWNET) {
                 panic!("cannot return to the node's network namespace: {error}");
@@ -90,7 +109,12 @@ impl NetNs {
     /// A netlink socket of this namespace.
     pub fn netlink_socket(&self) -> io::Result<OwnedFd> {
         self.run(|| {
-            Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?)
+            Ok(socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkRoute,
+            )?)
         })
     }
 
@@ -129,7 +153,11 @@ fn v6(address: SocketAddrV6) -> SockaddrIn6 {
 }
 
 fn family(address: &SocketAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+    if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
 }
 
 fn tokio_socket(fd: OwnedFd) -> tokio::net::TcpSocket {

@@ -29,7 +29,10 @@ pub struct NetworkConfig {
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { pods: (Ipv4Addr::new(10, 244, 0, 0), 24), services: (Ipv4Addr::new(10, 96, 0, 0), 16) }
+        Self {
+            pods: (Ipv4Addr::new(10, 244, 0, 0), 24),
+            services: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        }
     }
 }
 
@@ -61,7 +64,12 @@ impl NodeNet {
         let netlink = handle(netns.netlink_socket()?)?;
         up(&netlink, LOOPBACK).await.map_err(doing("raising the loopback"))?;
         let bridge = LinkBridge::new(BRIDGE).up().build();
-        netlink.link().add(bridge).execute().await.map_err(doing("making the bridge"))?;
+        netlink
+            .link()
+            .add(bridge)
+            .execute()
+            .await
+            .map_err(doing("making the bridge"))?;
         let bridge = index(&netlink, BRIDGE).await?;
         let (gateway, prefix) = (config.gateway(), config.pods.1);
         let address = netlink.address().add(bridge, gateway.into(), prefix).execute();
@@ -73,8 +81,18 @@ impl NodeNet {
             .kind(RouteType::Local)
             .scope(RouteScope::Host)
             .build();
-        netlink.route().add(services).execute().await.map_err(doing("routing the service network"))?;
-        Ok(Self { netns, netlink, bridge, config })
+        netlink
+            .route()
+            .add(services)
+            .execute()
+            .await
+            .map_err(doing("routing the service network"))?;
+        Ok(Self {
+            netns,
+            netlink,
+            bridge,
+            config,
+        })
     }
 
     /// Takes up the one that a shim holds open, by `/proc/<shim>/fd/3`.
@@ -82,7 +100,12 @@ impl NodeNet {
         let netns = NetNs::open(path).map_err(doing("entering the node's network namespace"))?;
         let netlink = handle(netns.netlink_socket()?)?;
         let bridge = index(&netlink, BRIDGE).await?;
-        Ok(Self { netns, netlink, bridge, config })
+        Ok(Self {
+            netns,
+            netlink,
+            bridge,
+            config,
+        })
     }
 
     /// The namespace, for sockets.
@@ -100,18 +123,29 @@ impl NodeNet {
         let name = format!("veth{:08x}", u32::from(ip));
         if let Err(error) = self.add_pair(pod, &name).await {
             // Left from a pod that had this address a moment ago: the kernel is still taking it away.
-            let Ok(old) = index(&self.netlink, &name).await else { return Err(error) };
+            let Ok(old) = index(&self.netlink, &name).await else {
+                return Err(error);
+            };
             self.netlink.link().del(old).execute().await.ok();
             self.add_pair(pod, &name).await?;
         }
         let netlink = handle(self.netns.netlink_socket_of(pod)?)?;
-        up(&netlink, LOOPBACK).await.map_err(doing("raising the pod's loopback"))?;
+        up(&netlink, LOOPBACK)
+            .await
+            .map_err(doing("raising the pod's loopback"))?;
         let eth0 = index(&netlink, "eth0").await?;
         let address = netlink.address().add(eth0, ip.into(), self.config.pods.1).execute();
         address.await.map_err(doing("giving the pod its address"))?;
         up(&netlink, eth0).await.map_err(doing("raising eth0"))?;
-        let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(self.config.gateway()).build();
-        netlink.route().add(default).execute().await.map_err(doing("adding the default route"))
+        let default = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(self.config.gateway())
+            .build();
+        netlink
+            .route()
+            .add(default)
+            .execute()
+            .await
+            .map_err(doing("adding the default route"))
     }
 
     /// Both ends in one request: the peer is born in the pod's namespace with its name. It cannot be born up, because
@@ -123,7 +157,12 @@ impl NodeNet {
             .controller(self.bridge)
             .up()
             .build();
-        self.netlink.link().add(pair).execute().await.map_err(doing("making the veth pair"))
+        self.netlink
+            .link()
+            .add(pair)
+            .execute()
+            .await
+            .map_err(doing("making the veth pair"))
     }
 }
 
@@ -149,5 +188,9 @@ async fn index(netlink: &Handle, name: &str) -> io::Result<u32> {
 }
 
 async fn up(netlink: &Handle, index: u32) -> Result<(), rtnetlink::Error> {
-    netlink.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
+    netlink
+        .link()
+        .set(LinkUnspec::new_with_index(index).up().build())
+        .execute()
+        .await
 }

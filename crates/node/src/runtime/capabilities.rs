@@ -6,7 +6,7 @@ use super::Error;
 
 /// A set of capabilities, bit n for capability number n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities(u64);
+pub(super) struct Capabilities(u64);
 
 /// In the order of `linux/capability.h`.
 const NAMES: [&str; 41] = [
@@ -78,22 +78,27 @@ fn bit(name: &str) -> Option<u64> {
 
 impl Capabilities {
     /// Every one.
-    pub const ALL: Self = Self((1 << NAMES.len()) - 1);
+    pub(super) const ALL: Self = Self((1 << NAMES.len()) - 1);
 
     /// What a container gets that asks for nothing.
-    pub fn defaults() -> Self {
+    pub(super) fn defaults() -> Self {
         Self(DEFAULT.iter().filter_map(|name| bit(name)).sum())
     }
 
     /// The default with `drop` taken away and `add` added, by the CRI's rules: `ALL` first, then names; a name that
     /// is both added and dropped is dropped, unless it was `ALL` that dropped it.
-    pub fn of(add: &[String], drop: &[String]) -> Result<Self, Error> {
+    pub(super) fn of(add: &[String], drop: &[String]) -> Result<Self, Error> {
         let all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
         let named = |names: &[String]| {
-            names.iter().filter(|name| !name.eq_ignore_ascii_case("ALL")).try_fold(0, |set, name| {
-                let known = bit(&name.to_ascii_uppercase());
-                known.map(|bit| set | bit).ok_or_else(|| Error::Refused(format!("unknown capability to add or drop `{name}`")))
-            })
+            names
+                .iter()
+                .filter(|name| !name.eq_ignore_ascii_case("ALL"))
+                .try_fold(0, |set, name| {
+                    let known = bit(&name.to_ascii_uppercase());
+                    known
+                        .map(|bit| set | bit)
+                        .ok_or_else(|| Error::Refused(format!("unknown capability to add or drop `{name}`")))
+                })
         };
         let mut set = Self::defaults().0;
         if all(add) {
@@ -106,12 +111,12 @@ impl Capabilities {
     }
 
     /// `CAP_SYS_ADMIN` and the like.
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         bit(name).is_some_and(|bit| self.0 & bit != 0)
     }
 
     /// Takes everything else out of the calling thread's bounding set, so that no later exec brings it back.
-    pub fn bound(self) -> io::Result<()> {
+    pub(super) fn bound(self) -> io::Result<()> {
         for number in 0..64 {
             if self.0 & (1 << number) != 0 {
                 continue;
@@ -127,7 +132,7 @@ impl Capabilities {
     /// Keeps only this set (and of it only what the thread has). An ordinary user keeps nothing, as exec would have
     /// it anyway.
     #[expect(unsafe_code, reason = "capset has no wrapper")]
-    pub fn keep(self, root: bool) -> io::Result<()> {
+    pub(super) fn keep(self, root: bool) -> io::Result<()> {
         #[repr(C)]
         struct Header {
             version: u32,
@@ -141,8 +146,15 @@ impl Capabilities {
             inheritable: u32,
         }
         const VERSION_3: u32 = 0x2008_0522;
-        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL.cast_unsigned().into()).ok(); // Linux < 4.3: none
-        let mut header = Header { version: VERSION_3, pid: 0 };
+        prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL.cast_unsigned().into(),
+        )
+        .ok(); // Linux < 4.3: none
+        let mut header = Header {
+            version: VERSION_3,
+            pid: 0,
+        };
         let mut data = [Data::default(); 2];
         // SAFETY: version 3 reads and writes exactly two `Data`.
         if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } != 0 {
@@ -152,7 +164,11 @@ impl Capabilities {
         for (half, data) in data.iter_mut().enumerate() {
             let wanted = (wanted >> (32 * half)) as u32;
             let kept = wanted & data.permitted;
-            *data = Data { effective: kept, permitted: kept, inheritable: 0 };
+            *data = Data {
+                effective: kept,
+                permitted: kept,
+                inheritable: 0,
+            };
         }
         // SAFETY: as above.
         if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) } != 0 {
@@ -165,7 +181,11 @@ impl Capabilities {
 #[expect(unsafe_code, reason = "prctl options without a wrapper")]
 fn prctl(option: i32, argument: u64) -> io::Result<()> {
     // SAFETY: the options used here take numbers only.
-    if unsafe { libc::prctl(option, argument, 0, 0, 0) } != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if unsafe { libc::prctl(option, argument, 0, 0, 0) } != 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +201,7 @@ mod tests {
     fn dropping_all_leaves_what_is_added_by_name() {
         assert_eq!(of(&["NET_BIND_SERVICE"], &["ALL"]), Capabilities(1 << 10));
         assert_eq!(of(&[], &["all"]), Capabilities(0));
-        assert_eq!(of(&["ALL"], &["CAP_SYS_ADMIN"]).has("CAP_SYS_ADMIN"), false);
+        assert!(!of(&["ALL"], &["CAP_SYS_ADMIN"]).has("CAP_SYS_ADMIN"));
         assert!(of(&["ALL"], &[]).has("CAP_BPF"));
         assert!(!of(&[], &["NET_RAW"]).has("CAP_NET_RAW") && of(&[], &["NET_RAW"]).has("CAP_KILL"));
     }
@@ -193,6 +213,9 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused() {
-        assert!(matches!(Capabilities::of(&["CAP_FLY".into()], &[]), Err(Error::Refused(_))));
+        assert!(matches!(
+            Capabilities::of(&["CAP_FLY".into()], &[]),
+            Err(Error::Refused(_))
+        ));
     }
 }

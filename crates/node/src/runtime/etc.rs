@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use super::config::{DnsConfig, SandboxConfig};
 
 /// `/etc/hosts` (k/k v1.36 `pkg/kubelet/kubelet_pods.go` `managedHostsFileContent`).
-pub fn hosts(sandbox: &SandboxConfig, ip: Ipv4Addr) -> String {
+pub(super) fn hosts(sandbox: &SandboxConfig, ip: Ipv4Addr) -> String {
     let mut text = String::from(
         "# Kubernetes-managed hosts file.\n\
          127.0.0.1\tlocalhost\n\
@@ -16,7 +16,12 @@ pub fn hosts(sandbox: &SandboxConfig, ip: Ipv4Addr) -> String {
          fe00::1\tip6-allnodes\n\
          fe00::2\tip6-allrouters\n",
     );
-    let names: Vec<&str> = sandbox.fqdn.iter().chain([&sandbox.hostname]).map(String::as_str).collect();
+    let names: Vec<&str> = sandbox
+        .fqdn
+        .iter()
+        .chain([&sandbox.hostname])
+        .map(String::as_str)
+        .collect();
     let _ = writeln!(text, "{ip}\t{}", names.join("\t"));
     if !sandbox.host_aliases.is_empty() {
         text += "\n# Entries added by HostAliases.\n";
@@ -28,7 +33,7 @@ pub fn hosts(sandbox: &SandboxConfig, ip: Ipv4Addr) -> String {
 }
 
 /// `/etc/resolv.conf`.
-pub fn resolv_conf(dns: &DnsConfig) -> String {
+pub(super) fn resolv_conf(dns: &DnsConfig) -> String {
     let mut text = String::new();
     if !dns.searches.is_empty() {
         let _ = writeln!(text, "search {}", dns.searches.join(" "));
@@ -52,12 +57,21 @@ mod tests {
         let sandbox = SandboxConfig {
             hostname: "web-0".into(),
             fqdn: Some("web-0.web.default.svc.cluster.local".into()),
-            host_aliases: vec![HostAlias { ip: [1, 2, 3, 4].into(), hostnames: vec!["a".into(), "b".into()] }],
+            host_aliases: vec![HostAlias {
+                ip: [1, 2, 3, 4].into(),
+                hostnames: vec!["a".into(), "b".into()],
+            }],
             ..Default::default()
         };
         let text = hosts(&sandbox, Ipv4Addr::new(10, 244, 0, 5));
-        assert!(text.contains("10.244.0.5\tweb-0.web.default.svc.cluster.local\tweb-0\n"), "{text}");
-        assert!(text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");
+        assert!(
+            text.contains("10.244.0.5\tweb-0.web.default.svc.cluster.local\tweb-0\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -23,7 +23,8 @@ use crate::cgroup::Cgroup;
 
 /// Runs one command; returns its exit code. Must be called before any thread exists.
 pub fn main() -> i32 {
-    let socket = crate::cgroup::own_fd(0);
+    crate::fd::close_strangers();
+    let socket = crate::fd::own(0);
     let code = match session(&socket) {
         Ok(code) => code,
         Err(error) => {
@@ -63,7 +64,11 @@ fn session(socket: &OwnedFd) -> io::Result<i32> {
         waitpid(child, None).ok();
         return Err(io::Error::other(cause.to_string()));
     }
-    let master = if hello.tty { protocol::receive_fd(&terminal)? } else { None };
+    let master = if hello.tty {
+        protocol::receive_fd(&terminal)?
+    } else {
+        None
+    };
     let fds: Vec<i32> = master.iter().map(AsRawFd::as_raw_fd).collect();
     protocol::send(socket, &ExecReply::Running, &fds)?;
     drop(master);
@@ -93,7 +98,11 @@ impl Namespaces {
             (open("net")?, CloneFlags::CLONE_NEWNET),
             (open("mnt")?, CloneFlags::CLONE_NEWNS),
         ];
-        let found = Self { user: (!same).then_some(user), pid: open("pid")?, rest };
+        let found = Self {
+            user: (!same).then_some(user),
+            pid: open("pid")?,
+            rest,
+        };
         // Looked at after opening: now they are those of this process and not of a later one of the same number.
         if process.is_alive() { Ok(found) } else { Err(gone()) }
     }

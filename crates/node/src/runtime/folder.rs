@@ -28,11 +28,11 @@ use super::{ContainerId, Error, Exit, Started};
 use crate::cgroup::Cgroup;
 
 /// The format of the folder and of the shim's protocol. 1: the first.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// `pod.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodRecord {
+pub(crate) struct PodRecord {
     /// [`FORMAT`].
     pub format: u32,
     /// What the kubelet asked for.
@@ -78,77 +78,85 @@ pub struct StartedRecord {
 
 impl From<StartedRecord> for Started {
     fn from(record: StartedRecord) -> Self {
-        Self { pid: record.process.pid, started_at: record.started_at }
+        Self {
+            pid: record.process.pid,
+            started_at: record.started_at,
+        }
     }
 }
 
 /// A pod's folder.
 #[derive(Clone, Debug)]
-pub struct PodFolder(PathBuf);
+pub(crate) struct PodFolder(PathBuf);
 
 impl PodFolder {
     /// The folder of a pod below `pods`.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// A file of it.
-    pub fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// `containers/<name>`.
-    pub fn container(&self, name: &str) -> PathBuf {
+    pub(crate) fn container(&self, name: &str) -> PathBuf {
         self.0.join("containers").join(name)
     }
 
     /// A file of an attempt: `containers/<name>/<n>.<suffix>`.
-    pub fn attempt_file(&self, name: &str, attempt: u32, suffix: &str) -> PathBuf {
+    pub(crate) fn attempt_file(&self, name: &str, attempt: u32, suffix: &str) -> PathBuf {
         self.container(name).join(format!("{attempt}.{suffix}"))
     }
 
     /// The folder of an attempt: `containers/<name>/<n>`.
-    pub fn attempt_dir(&self, name: &str, attempt: u32) -> PathBuf {
+    pub(crate) fn attempt_dir(&self, name: &str, attempt: u32) -> PathBuf {
         self.container(name).join(attempt.to_string())
     }
 
     /// `pod.json`.
-    pub fn pod(&self) -> io::Result<PodRecord> {
+    pub(crate) fn pod(&self) -> io::Result<PodRecord> {
         let record: PodRecord = read_json(&self.join("pod.json"))?;
         if record.format > FORMAT {
-            let text = format!("format {} is from a newer k8slab (this one reads up to {FORMAT})", record.format);
+            let text = format!(
+                "format {} is from a newer k8slab (this one reads up to {FORMAT})",
+                record.format
+            );
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Ok(record)
     }
 
     /// The shim's process, if it was ever started.
-    pub fn shim(&self) -> Option<ProcessRecord> {
+    pub(crate) fn shim(&self) -> Option<ProcessRecord> {
         read_json(&self.join("shim.json")).ok()
     }
 
     /// How an attempt ended, if it did.
-    pub fn exit(&self, name: &str, attempt: u32) -> Option<Exit> {
+    pub(crate) fn exit(&self, name: &str, attempt: u32) -> Option<Exit> {
         read_json(&self.attempt_file(name, attempt, "exit.json")).ok()
     }
 
     /// The start of an attempt, if it came that far.
-    pub fn started(&self, name: &str, attempt: u32) -> Option<StartedRecord> {
+    pub(crate) fn started(&self, name: &str, attempt: u32) -> Option<StartedRecord> {
         read_json(&self.attempt_file(name, attempt, "started.json")).ok()
     }
 
     /// Every attempt that was asked for, by name and number.
-    pub fn containers(&self) -> Vec<ContainerConfig> {
+    pub(crate) fn containers(&self) -> Vec<ContainerConfig> {
         let mut found: Vec<ContainerConfig> = vec![];
         for container in fs::read_dir(self.join("containers")).into_iter().flatten().flatten() {
             for file in fs::read_dir(container.path()).into_iter().flatten().flatten() {
                 let name = file.file_name();
-                let attempt = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<u32>().ok());
+                let attempt = name
+                    .to_str()
+                    .and_then(|name| name.strip_suffix(".json")?.parse::<u32>().ok());
                 if attempt.is_some() {
                     found.extend(read_json::<ContainerConfig>(&file.path()).ok());
                 }
@@ -159,7 +167,7 @@ impl PodFolder {
     }
 
     /// Removes everything of an attempt. Fine if there is nothing.
-    pub fn remove_attempt(&self, name: &str, attempt: u32) -> io::Result<()> {
+    pub(crate) fn remove_attempt(&self, name: &str, attempt: u32) -> io::Result<()> {
         remove_dir(&self.attempt_dir(name, attempt))?;
         let prefix = format!("{attempt}.");
         for file in fs::read_dir(self.container(name)).into_iter().flatten().flatten() {
@@ -172,12 +180,18 @@ impl PodFolder {
 }
 
 /// Names come from the API, which has checked them; a path is made of them here, so look again.
-pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Error> {
     let fine = !name.is_empty()
         && name.len() <= 253
         && !name.starts_with('.')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if fine { Ok(()) } else { Err(Error::Refused(format!("{what} `{name}` cannot name a folder"))) }
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if fine {
+        Ok(())
+    } else {
+        Err(Error::Refused(format!("{what} `{name}` cannot name a folder")))
+    }
 }
 
 impl ContainerId {
@@ -188,7 +202,7 @@ impl ContainerId {
 }
 
 /// Removes a folder with everything in it. Fine if there is none.
-pub fn remove_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -196,12 +210,12 @@ pub fn remove_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Reads a record.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)
 }
 
 /// Writes a record, whole or not at all.
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = fs::File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(value).map_err(io::Error::other)?)?;
@@ -225,7 +239,13 @@ mod tests {
     fn a_process_is_known_by_its_start_time() {
         let me = ProcessRecord::of(std::process::id().cast_signed()).unwrap();
         assert!(me.is_alive());
-        assert!(!ProcessRecord { start_ticks: me.start_ticks + 1, ..me }.is_alive());
+        assert!(
+            !ProcessRecord {
+                start_ticks: me.start_ticks + 1,
+                ..me
+            }
+            .is_alive()
+        );
     }
 
     #[test]
@@ -234,7 +254,11 @@ mod tests {
         let folder = PodFolder::new(dir.path());
         for attempt in [1, 11] {
             fs::create_dir_all(folder.attempt_dir("a", attempt).join("upper")).unwrap();
-            let config = ContainerConfig { name: "a".into(), attempt, ..Default::default() };
+            let config = ContainerConfig {
+                name: "a".into(),
+                attempt,
+                ..Default::default()
+            };
             write_json(&folder.attempt_file("a", attempt, "json"), &config).unwrap();
             fs::write(folder.attempt_file("a", attempt, "log.1"), "x").unwrap();
         }

@@ -22,7 +22,7 @@ use super::seccomp;
 
 /// What is to be executed, and with which rights.
 #[derive(Clone, Debug)]
-pub struct Program {
+pub(super) struct Program {
     /// The command line.
     pub args: Vec<String>,
     /// `NAME=value`; [`environment`] puts the defaults in.
@@ -42,11 +42,11 @@ pub struct Program {
 /// Why the program does not run: in the words of runc, which users of Kubernetes know.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct LaunchError(String);
+pub(super) struct LaunchError(String);
 
 impl LaunchError {
     /// For what failed before.
-    pub fn new(error: &dyn std::error::Error) -> Self {
+    pub(super) fn new(error: &dyn std::error::Error) -> Self {
         Self(error.to_string())
     }
 }
@@ -57,7 +57,7 @@ fn step<E: std::fmt::Display>(doing: &str) -> impl FnOnce(E) -> LaunchError {
 
 impl Program {
     /// Becomes the program; comes back only with an error. The thread must be the only one of its process.
-    pub fn run(&self) -> LaunchError {
+    pub(super) fn run(&self) -> LaunchError {
         match self.try_run() {
             Ok(never) => match never {},
             Err(error) => error,
@@ -65,8 +65,8 @@ impl Program {
     }
 
     fn try_run(&self) -> Result<std::convert::Infallible, LaunchError> {
-        let capabilities =
-            Capabilities::of(&self.security.add_capabilities, &self.security.drop_capabilities).map_err(step("capabilities"))?;
+        let capabilities = Capabilities::of(&self.security.add_capabilities, &self.security.drop_capabilities)
+            .map_err(step("capabilities"))?;
         let filters = match self.security.seccomp {
             SeccompProfile::RuntimeDefault => seccomp::default_profile(&capabilities).map_err(step("seccomp"))?,
             SeccompProfile::Unconfined => vec![],
@@ -110,7 +110,7 @@ impl Program {
 
 /// Switches to a user and keeps the capabilities for [`Program::run`] to take away (for a container's first process
 /// libcontainer does this). Ids that are not mapped are left to the user namespace that `run` enters.
-pub fn become_user(user: &User) -> io::Result<()> {
+pub(super) fn become_user(user: &User) -> io::Result<()> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
     let map = |file: &str| fs::read_to_string(file).unwrap_or_default();
     if !is_mapped(&map("/proc/self/uid_map"), user.uid) || !is_mapped(&map("/proc/self/gid_map"), user.gid) {
@@ -129,7 +129,7 @@ pub fn become_user(user: &User) -> io::Result<()> {
 }
 
 /// Is `id` in a `uid_map` or `gid_map`?
-pub fn is_mapped(map: &str, id: u32) -> bool {
+pub(super) fn is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
         let (first, _, count) = (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
@@ -139,7 +139,7 @@ pub fn is_mapped(map: &str, id: u32) -> bool {
 
 /// The environment with what every container may expect: `PATH`, and `HOME` from `/etc/passwd`. A name that is given
 /// twice keeps its last value.
-pub fn environment(given: &[String], uid: u32, passwd: &Path) -> Vec<String> {
+pub(super) fn environment(given: &[String], uid: u32, passwd: &Path) -> Vec<String> {
     const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let name = |entry: &str| entry.split('=').next().unwrap_or("").to_string();
     let mut env: Vec<String> = vec![];
@@ -161,8 +161,13 @@ pub fn environment(given: &[String], uid: u32, passwd: &Path) -> Vec<String> {
 fn home(uid: u32, passwd: &Path) -> Option<String> {
     let mut text = String::new();
     File::open(passwd).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
-    let line = text.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string()))?;
-    line.split(':').nth(5).filter(|home| !home.is_empty()).map(ToString::to_string)
+    let line = text
+        .lines()
+        .find(|line| line.split(':').nth(2) == Some(&uid.to_string()))?;
+    line.split(':')
+        .nth(5)
+        .filter(|home| !home.is_empty())
+        .map(ToString::to_string)
 }
 
 fn execute(args: &[String], env: &[String]) -> LaunchError {
@@ -178,11 +183,15 @@ fn execute(args: &[String], env: &[String]) -> LaunchError {
     let candidates: Vec<String> = if name.contains('/') {
         vec![name.clone()]
     } else {
-        path.split(':').map(|dir| format!("{}/{name}", if dir.is_empty() { "." } else { dir })).collect()
+        path.split(':')
+            .map(|dir| format!("{}/{name}", if dir.is_empty() { "." } else { dir }))
+            .collect()
     };
     let mut denied = false;
     for candidate in &candidates {
-        let Ok(program) = CString::new(candidate.as_bytes()) else { continue };
+        let Ok(program) = CString::new(candidate.as_bytes()) else {
+            continue;
+        };
         let Err(error) = nix::unistd::execve(&program, &argv, &envp);
         match error {
             Errno::ENOENT | Errno::ENOTDIR if name.contains('/') => {
@@ -197,19 +206,33 @@ fn execute(args: &[String], env: &[String]) -> LaunchError {
             error => return LaunchError(format!("exec {candidate}: {}", error.desc())),
         }
     }
-    let why = if denied { "permission denied" } else { "executable file not found in $PATH" };
+    let why = if denied {
+        "permission denied"
+    } else {
+        "executable file not found in $PATH"
+    };
     LaunchError(format!("exec: {name:?}: {why}"))
 }
 
-/// Signals ignored or blocked here would stay so in the program: Rust ignores SIGPIPE, the shim blocks SIGCHLD.
-pub fn reset_signals() {
-    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-    for number in Signal::iterator() {
-        #[expect(unsafe_code, reason = "signal dispositions are process-wide")]
-        // SAFETY: the default disposition runs no code of ours.
+/// Signals ignored or blocked here would stay so in the program: Rust ignores SIGPIPE, the shim blocks SIGCHLD, and who
+/// knows what we were started with. All 64, also those that the C library keeps to itself.
+#[expect(unsafe_code, reason = "the C library lets nobody touch signals 32 and 33")]
+pub(super) fn reset_signals() {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    // The kernel's `struct sigaction`, all zero: the default disposition, no flags, no mask.
+    let default = [0u64; 4];
+    for number in 1..=64 {
+        let nothing = std::ptr::null_mut::<u64>();
+        // SAFETY: the struct is at most as long as `default`, and the default disposition runs no code of ours.
         unsafe {
-            signal(number, SigHandler::SigDfl).ok();
-        }
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                nothing,
+                size_of::<u64>(),
+            )
+        };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).ok();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -228,7 +251,11 @@ fn reset_limits() {
 fn terminal(socket: RawFd) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let open = |path: &str| {
-        File::options().read(true).write(true).custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC).open(path)
+        File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
+            .open(path)
     };
     let master = open("/dev/pts/ptmx")?;
     let mut number = 0i32;
@@ -250,7 +277,11 @@ fn terminal(socket: RawFd) -> io::Result<()> {
 #[expect(unsafe_code, reason = "ioctl")]
 fn ioctl(file: &File, request: libc::Ioctl, argument: *const libc::c_void) -> io::Result<()> {
     // SAFETY: every caller passes what its request reads or writes: an i32, or nothing.
-    if unsafe { libc::ioctl(file.as_raw_fd(), request, argument) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if unsafe { libc::ioctl(file.as_raw_fd(), request, argument) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[expect(unsafe_code, reason = "a number becomes a borrow")]
@@ -292,8 +323,8 @@ impl Executor for Program {
 
 impl Program {
     /// Tells the failure on the report pipe.
-    pub fn tell(&self, error: &LaunchError) {
-        let mut pipe = std::mem::ManuallyDrop::new(File::from(crate::cgroup::own_fd(self.report)));
+    pub(super) fn tell(&self, error: &LaunchError) {
+        let mut pipe = std::mem::ManuallyDrop::new(File::from(crate::fd::own(self.report)));
         writeln!(pipe, "exec {error}").ok();
     }
 }
@@ -314,8 +345,15 @@ mod tests {
     fn home_comes_from_passwd() {
         let dir = tempfile::tempdir().unwrap();
         let passwd = dir.path().join("passwd");
-        fs::write(&passwd, "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/srv/web:/bin/false\n").unwrap();
-        assert_eq!(environment(&["PATH=/x".into()], 33, &passwd), ["PATH=/x", "HOME=/srv/web"]);
+        fs::write(
+            &passwd,
+            "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/srv/web:/bin/false\n",
+        )
+        .unwrap();
+        assert_eq!(
+            environment(&["PATH=/x".into()], 33, &passwd),
+            ["PATH=/x", "HOME=/srv/web"]
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ const MASKED: [&str; 13] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A bind whose source is already safe to mount.
-pub struct Bind {
+pub(super) struct Bind {
     /// What.
     pub source: String,
     /// Where in the container.
@@ -39,7 +39,7 @@ pub struct Bind {
 }
 
 /// `config.json`. `ids` is who libcontainer switches to, `namespaces` the process whose net, ipc and uts are the pod's.
-pub fn config(
+pub(super) fn config(
     folder: &PodFolder,
     container: &ContainerConfig,
     rootfs: &Path,
@@ -51,7 +51,11 @@ pub fn config(
     let mut mounts = vec![
         entry("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         entry("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        entry("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        entry(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ),
         entry("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         entry("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
@@ -73,7 +77,12 @@ pub fn config(
         let message = folder.attempt_file(&container.name, container.attempt, "message");
         bind(&message.to_string_lossy(), target, false);
     }
-    for Bind { source, target, read_only } in binds {
+    for Bind {
+        source,
+        target,
+        read_only,
+    } in binds
+    {
         bind(source, target, *read_only);
     }
     // Named by path although a child inherits them: what is not listed libcontainer takes for the host's.
@@ -101,8 +110,8 @@ pub fn config(
                 joined("ipc", "ipc"),
                 joined("uts", "uts"),
             ],
-            "maskedPaths": MASKED.iter().filter(keep).collect::<Vec<_>>(),
-            "readonlyPaths": READ_ONLY.iter().filter(keep).collect::<Vec<_>>(),
+            "maskedPaths": MASKED.into_iter().filter(keep).collect::<Vec<_>>(),
+            "readonlyPaths": READ_ONLY.into_iter().filter(keep).collect::<Vec<_>>(),
         },
     })
 }
@@ -113,14 +122,26 @@ mod tests {
     use crate::runtime::Security;
 
     fn targets(config: &Value) -> Vec<&str> {
-        config["mounts"].as_array().unwrap().iter().map(|m| m["destination"].as_str().unwrap()).collect()
+        config["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["destination"].as_str().unwrap())
+            .collect()
     }
 
     #[test]
     fn a_pod_s_own_hosts_file_replaces_ours() {
         let folder = PodFolder::new("/state/pods/u");
-        let bind = Bind { source: "/v/hosts".into(), target: "/etc/hosts".into(), read_only: true };
-        let container = ContainerConfig { name: "a".into(), ..Default::default() };
+        let bind = Bind {
+            source: "/v/hosts".into(),
+            target: "/etc/hosts".into(),
+            read_only: true,
+        };
+        let container = ContainerConfig {
+            name: "a".into(),
+            ..Default::default()
+        };
         let config = config(&folder, &container, Path::new("/r"), &[bind], (0, 0, &[]), 7);
         assert_eq!(targets(&config).iter().filter(|t| **t == "/etc/hosts").count(), 1);
         assert_eq!(config["linux"]["namespaces"][2]["path"], "/proc/7/ns/net");
@@ -128,8 +149,15 @@ mod tests {
 
     #[test]
     fn unmasked_proc_leaves_sys_masked() {
-        let security = Security { unmasked_proc: true, ..Default::default() };
-        let container = ContainerConfig { name: "a".into(), security, ..Default::default() };
+        let security = Security {
+            unmasked_proc: true,
+            ..Default::default()
+        };
+        let container = ContainerConfig {
+            name: "a".into(),
+            security,
+            ..Default::default()
+        };
         let config = config(&PodFolder::new("/p"), &container, Path::new("/r"), &[], (0, 0, &[]), 7);
         let masked = config["linux"]["maskedPaths"].as_array().unwrap();
         assert!(masked.iter().all(|path| path.as_str().unwrap().starts_with("/sys")) && !masked.is_empty());

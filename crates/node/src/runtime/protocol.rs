@@ -17,7 +17,7 @@ use crate::cgroup::Cgroup;
 /// To a shim, one a connection to `shim.sock`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub(super) enum Request {
     /// Answered by `Started` or `Failed` once the program has been executed.
     Start(Box<ContainerConfig>),
     /// Answered by `Exited` once the container has ended and its log is complete.
@@ -50,7 +50,7 @@ pub enum Request {
 /// From a shim.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reply {
+pub(super) enum Reply {
     /// The container runs.
     Started(StartedRecord),
     /// It does not.
@@ -65,7 +65,7 @@ pub enum Reply {
 
 /// Why a container does not run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub(super) struct Failure {
     /// Everything was ready but the program was not.
     pub starting: bool,
     /// What came back.
@@ -74,7 +74,7 @@ pub struct Failure {
 
 /// Bytes on an attach connection: a type, a length (big endian), the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame {
+pub(super) enum Frame {
     /// To the container; empty: end of file.
     Stdin = 0,
     /// From it.
@@ -87,16 +87,16 @@ pub enum Frame {
 
 impl Frame {
     /// Type, length.
-    pub const HEADER: usize = 5;
+    pub(super) const HEADER: usize = 5;
 
     /// The header of a frame.
-    pub fn header(self, length: usize) -> [u8; Self::HEADER] {
+    pub(super) fn header(self, length: usize) -> [u8; Self::HEADER] {
         let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
         [self as u8, length[0], length[1], length[2], length[3]]
     }
 
     /// Type and length of a frame that begins here; `None` while the header is not complete.
-    pub fn parse(bytes: &[u8]) -> Option<io::Result<(Self, usize)>> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<io::Result<(Self, usize)>> {
         let header: [u8; Self::HEADER] = bytes.get(..Self::HEADER)?.try_into().ok()?;
         let [kind, length @ ..] = header;
         let frame = match kind {
@@ -112,14 +112,14 @@ impl Frame {
 
 /// The first message to a shim, over its stdin, with the node's network namespace as descriptor.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ShimHello {
+pub(super) struct ShimHello {
     /// The folder's format.
     pub format: u32,
 }
 
 /// The only request to an exec process, over its stdin, with stdin, stdout and stderr of the command as descriptors.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ExecHello {
+pub(super) struct ExecHello {
     /// The container's first process.
     pub process: ProcessRecord,
     /// The container's group.
@@ -143,7 +143,7 @@ pub struct ExecHello {
 /// From an exec process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ExecReply {
+pub(super) enum ExecReply {
     /// The command has been executed; with a terminal its master is attached as descriptor.
     Running,
     /// It could not be executed.
@@ -154,23 +154,27 @@ pub enum ExecReply {
 
 /// To an exec process.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ExecSignal {
+pub(super) struct ExecSignal {
     /// Signal number, for the command.
     pub signal: i32,
 }
 
 /// Sends one message with descriptors over a sequential-packet socket.
-pub fn send<T: Serialize>(socket: &impl AsFd, message: &T, fds: &[i32]) -> io::Result<()> {
+pub(super) fn send<T: Serialize>(socket: &impl AsFd, message: &T, fds: &[i32]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     let socket = socket.as_fd().as_raw_fd();
     let sent = sendmsg::<()>(socket, &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
-    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    if sent == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
 }
 
 /// Receives one message with its descriptors; `None` when the other side is gone.
-pub fn receive<T: for<'a> Deserialize<'a>>(socket: &impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(super) fn receive<T: for<'a> Deserialize<'a>>(socket: &impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     // An environment may be large: the kernel's own limit for a message is that of the socket's buffer.
     let mut bytes = vec![0; 256 * 1024];
     let mut space = nix::cmsg_space!([i32; 4]);
@@ -181,17 +185,20 @@ pub fn receive<T: for<'a> Deserialize<'a>>(socket: &impl AsFd) -> io::Result<Opt
     let mut fds = vec![];
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(rights) = control {
-            fds.extend(rights.into_iter().map(crate::cgroup::own_fd));
+            fds.extend(rights.into_iter().map(crate::fd::own));
         }
     }
     if length == 0 {
         return Ok(None);
     }
-    Ok(Some((serde_json::from_slice(&bytes[..length]).map_err(io::Error::other)?, fds)))
+    Ok(Some((
+        serde_json::from_slice(&bytes[..length]).map_err(io::Error::other)?,
+        fds,
+    )))
 }
 
 /// Receives one descriptor; `None` when the other side is gone or sent none.
-pub fn receive_fd(socket: &impl AsFd) -> io::Result<Option<OwnedFd>> {
+pub(super) fn receive_fd(socket: &impl AsFd) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0; 1];
     let mut space = nix::cmsg_space!([i32; 1]);
     let mut iov = [IoSliceMut::new(&mut byte)];
@@ -201,7 +208,7 @@ pub fn receive_fd(socket: &impl AsFd) -> io::Result<Option<OwnedFd>> {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
     });
-    Ok(rights.map(crate::cgroup::own_fd))
+    Ok(rights.map(crate::fd::own))
 }
 
 #[cfg(test)]

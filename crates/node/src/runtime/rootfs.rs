@@ -14,12 +14,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 
 /// Can this folder hold overlayfs' writable layer? Not if it lies on overlayfs itself, as in a Docker container.
-pub fn is_on_overlay(dir: &Path) -> bool {
+pub(super) fn is_on_overlay(dir: &Path) -> bool {
     statfs(dir).is_ok_and(|fs| fs.filesystem_type() == OVERLAYFS_SUPER_MAGIC)
 }
 
 /// Mounts `layers` (lowest first) with a fresh writable layer `upper`/`work` on `rootfs`. All folders are made.
-pub fn mount_overlay(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path) -> io::Result<()> {
+pub(super) fn mount_overlay(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path) -> io::Result<()> {
     for dir in [upper, work, rootfs] {
         fs::create_dir_all(dir)?;
     }
@@ -27,27 +27,41 @@ pub fn mount_overlay(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Pat
     let layers = if layers.is_empty() { &no_layers } else { layers };
     // overlayfs wants the top layer first. A colon or comma in a path would end it early.
     let lower: Vec<String> = layers.iter().rev().map(|path| escape(path)).collect();
-    let mut options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), escape(upper), escape(work));
+    let mut options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        escape(upper),
+        escape(work)
+    );
     if crate::privileges::in_user_namespace() {
         options += ",userxattr"; // trusted.* attributes are out of reach
     }
     // The kernel takes one page of options; relative names would be shorter, layers of that number are unheard of.
-    mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .map_err(|error| io::Error::other(format!("mounting the root filesystem: {error}")))
+    mount(
+        Some("overlay"),
+        rootfs,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .map_err(|error| io::Error::other(format!("mounting the root filesystem: {error}")))
 }
 
 fn escape(path: &Path) -> String {
-    path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+    path.to_string_lossy()
+        .replace('\\', "\\\\")
+        .replace(':', "\\:")
+        .replace(',', "\\,")
 }
 
 /// Unmounts a root filesystem. Fine if it is not mounted.
-pub fn unmount(rootfs: &Path) {
+pub(super) fn unmount(rootfs: &Path) {
     umount2(rootfs, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
 }
 
 /// How a path below a root treats symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
+pub(super) enum Links {
     /// As the container would: the root is `/`.
     InRoot,
     /// One that leads out is an error.
@@ -55,7 +69,7 @@ pub enum Links {
 }
 
 /// Opens `path` below `root`, with folders made where they are missing.
-pub fn open_below(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd> {
+pub(super) fn open_below(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd> {
     match openat2(root, path, links) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => return result,
@@ -63,10 +77,24 @@ pub fn open_below(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd>
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::NotFound.into());
     };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
     let parent = open_below(root, parent, links)?;
-    nix::sys::stat::mkdirat(Some(parent.as_raw_fd()), name, nix::sys::stat::Mode::from_bits_truncate(0o755))
-        .or_else(|error| if error == nix::errno::Errno::EEXIST { Ok(()) } else { Err(error) })?;
+    nix::sys::stat::mkdirat(
+        Some(parent.as_raw_fd()),
+        name,
+        nix::sys::stat::Mode::from_bits_truncate(0o755),
+    )
+    .or_else(|error| {
+        if error == nix::errno::Errno::EEXIST {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })?;
     openat2(&File::from(parent), Path::new(name), Links::Beneath)
 }
 
@@ -74,7 +102,11 @@ pub fn open_below(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd>
 fn openat2(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd> {
     // Beneath refuses absolute paths; below a root they mean the same as relative ones.
     let relative: PathBuf = path.components().filter(|c| !matches!(c, Component::RootDir)).collect();
-    let relative = if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative };
+    let relative = if relative.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        relative
+    };
     let path = CString::new(relative.as_os_str().as_bytes())?;
     // SAFETY: zeroes are a valid `open_how`; the struct is not exhaustive, so it cannot be written as a literal.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
@@ -85,12 +117,18 @@ fn openat2(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd> {
     } | libc::RESOLVE_NO_MAGICLINKS;
     // SAFETY: path and how outlive the call, and the size told is that of `how`.
     let fd = unsafe {
-        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+        libc::syscall(
+            libc::SYS_openat2,
+            root.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(crate::cgroup::own_fd(i32::try_from(fd).unwrap_or(-1)))
+    Ok(crate::fd::own(i32::try_from(fd).unwrap_or(-1)))
 }
 
 #[cfg(test)]

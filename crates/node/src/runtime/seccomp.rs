@@ -19,7 +19,7 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 ///
 /// Two of them, because a filter has one answer: what is not allowed is `EPERM`, but `clone3` is `ENOSYS`, on which
 /// every libc falls back to `clone`, whose flags a filter can read.
-pub fn default_profile(capabilities: &Capabilities) -> io::Result<Vec<BpfProgram>> {
+pub(super) fn default_profile(capabilities: &Capabilities) -> io::Result<Vec<BpfProgram>> {
     let eperm = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let mut programs = vec![compile(allowed(capabilities)?, eperm, SeccompAction::Allow)?];
     if !capabilities.has("CAP_SYS_ADMIN") {
@@ -44,7 +44,10 @@ fn allowed(capabilities: &Capabilities) -> io::Result<Rules> {
         }
     }
     // No address family that leads around the network namespace: vsock reaches the hypervisor.
-    rules.insert(libc::SYS_socket, vec![rule(0, SeccompCmpOp::Ne, u64::from(libc::AF_VSOCK.cast_unsigned()))?]);
+    rules.insert(
+        libc::SYS_socket,
+        vec![rule(0, SeccompCmpOp::Ne, u64::from(libc::AF_VSOCK.cast_unsigned()))?],
+    );
     let personalities = [0u64, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
     let personalities = personalities.iter().map(|value| rule(0, SeccompCmpOp::Eq, *value));
     rules.insert(libc::SYS_personality, personalities.collect::<io::Result<_>>()?);
@@ -76,7 +79,7 @@ const ALWAYS: &[i64] = numbers! {
     SYS_getpgid SYS_getpid SYS_getppid SYS_getpriority SYS_getrandom SYS_getresgid SYS_getresuid SYS_getrlimit
     SYS_get_robust_list SYS_getrusage SYS_getsid SYS_getsockname SYS_getsockopt SYS_gettid SYS_gettimeofday SYS_getuid
     SYS_getxattr SYS_inotify_add_watch SYS_inotify_init1 SYS_inotify_rm_watch SYS_io_cancel SYS_ioctl SYS_io_destroy
-    SYS_io_getevents SYS_io_pgetevents SYS_ioprio_get SYS_ioprio_set SYS_io_setup SYS_io_submit SYS_kill
+    SYS_io_getevents SYS_ioprio_get SYS_ioprio_set SYS_io_setup SYS_io_submit SYS_kill
     SYS_landlock_add_rule SYS_landlock_create_ruleset SYS_landlock_restrict_self SYS_lgetxattr SYS_linkat SYS_listen
     SYS_listxattr SYS_llistxattr SYS_lremovexattr SYS_lseek SYS_lsetxattr SYS_madvise SYS_membarrier
     SYS_memfd_create SYS_memfd_secret SYS_mincore SYS_mkdirat SYS_mknodat SYS_mlock SYS_mlock2 SYS_mlockall SYS_mmap
@@ -102,22 +105,23 @@ const ALWAYS: &[i64] = numbers! {
     SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev
 };
 
-/// Calls that the C library's headers do not know yet. Numbers from 424 on are the same everywhere.
+/// Calls that the C library's headers do not know. Numbers from 424 on are the same everywhere.
 const NEWER: &[i64] = &[
-    449, // futex_waitv
-    451, // cachestat
-    452, // fchmodat2
-    453, // map_shadow_stack
-    454, // futex_wake
-    455, // futex_wait
-    456, // futex_requeue
-    459, // lsm_get_self_attr
-    461, // lsm_list_modules
-    462, // mseal
-    463, // setxattrat
-    464, // getxattrat
-    465, // listxattrat
-    466, // removexattrat
+    if cfg!(target_arch = "x86_64") { 333 } else { 292 }, // io_pgetevents
+    449,                                                  // futex_waitv
+    451,                                                  // cachestat
+    452,                                                  // fchmodat2
+    453,                                                  // map_shadow_stack
+    454,                                                  // futex_wake
+    455,                                                  // futex_wait
+    456,                                                  // futex_requeue
+    459,                                                  // lsm_get_self_attr
+    461,                                                  // lsm_list_modules
+    462,                                                  // mseal
+    463,                                                  // setxattrat
+    464,                                                  // getxattrat
+    465,                                                  // listxattrat
+    466,                                                  // removexattrat
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -143,12 +147,21 @@ const WITH_CAPABILITY: &[(&str, &[i64])] = &[
     ),
     ("CAP_SYS_BOOT", numbers! { SYS_reboot }),
     ("CAP_SYS_CHROOT", numbers! { SYS_chroot }),
-    ("CAP_SYS_MODULE", numbers! { SYS_delete_module SYS_init_module SYS_finit_module }),
+    (
+        "CAP_SYS_MODULE",
+        numbers! { SYS_delete_module SYS_init_module SYS_finit_module },
+    ),
     ("CAP_SYS_PACCT", numbers! { SYS_acct }),
-    ("CAP_SYS_PTRACE", numbers! { SYS_kcmp SYS_pidfd_getfd SYS_process_madvise }),
+    (
+        "CAP_SYS_PTRACE",
+        numbers! { SYS_kcmp SYS_pidfd_getfd SYS_process_madvise },
+    ),
     ("CAP_SYS_TIME", numbers! { SYS_settimeofday SYS_clock_settime }),
     ("CAP_SYS_TTY_CONFIG", numbers! { SYS_vhangup }),
-    ("CAP_SYS_NICE", numbers! { SYS_get_mempolicy SYS_mbind SYS_set_mempolicy }),
+    (
+        "CAP_SYS_NICE",
+        numbers! { SYS_get_mempolicy SYS_mbind SYS_set_mempolicy },
+    ),
     ("CAP_SYSLOG", numbers! { SYS_syslog }),
     ("CAP_BPF", numbers! { SYS_bpf }),
     ("CAP_PERFMON", numbers! { SYS_perf_event_open }),

@@ -1,12 +1,15 @@
 //! The daemon's side of an attach: the shim's frames as streams.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{LinuxRuntime, doing, shim, unexpected};
 use crate::runtime::folder::read_json;
@@ -38,8 +41,17 @@ impl LinuxRuntime {
         let (stdout, to_stdout) = duplex(BUFFER);
         let (stderr, to_stderr) = duplex(BUFFER);
         let (resize, sizes) = mpsc::channel(4);
-        tokio::spawn(copy_input(from_client, sizes, to_shim));
-        tokio::spawn(copy_output(from_shim, to_stdout, to_stderr));
+        // Whoever drops stdout has left: the shim is to see that even when the container says nothing.
+        let left = CancellationToken::new();
+        let (gone, end_of_input) = (left.clone(), container.stdin_once);
+        tokio::spawn(async move {
+            let talk = async {
+                let input = copy_input(from_client, sizes, to_shim, end_of_input);
+                tokio::join!(input, copy_output(from_shim, to_stdout, to_stderr))
+            };
+            gone.run_until_cancelled(talk).await;
+        });
+        let stdout = Output(stdout, left.drop_guard());
         let (runtime, waited, killed) = (self.clone(), id.clone(), id.clone());
         let killer = self.clone();
         Ok(ExecSession {
@@ -59,7 +71,14 @@ impl LinuxRuntime {
 /// Asks, and reads no more than the reply's line: frames follow at once.
 async fn connect(folder: &crate::runtime::folder::PodFolder, id: &ContainerId) -> io::Result<(UnixStream, Reply)> {
     let mut stream = shim::connect(folder).await?;
-    shim::write_request(&mut stream, &Request::Attach { name: id.name.clone(), attempt: id.attempt }).await?;
+    shim::write_request(
+        &mut stream,
+        &Request::Attach {
+            name: id.name.clone(),
+            attempt: id.attempt,
+        },
+    )
+    .await?;
     let mut line = vec![];
     while line.last() != Some(&b'\n') {
         line.push(stream.read_u8().await?);
@@ -67,8 +86,25 @@ async fn connect(folder: &crate::runtime::folder::PodFolder, id: &ContainerId) -
     Ok((stream, serde_json::from_slice(&line).map_err(io::Error::other)?))
 }
 
-/// Input and window sizes, until both ends are dropped: with this the shim sees us leave.
-async fn copy_input(mut input: DuplexStream, mut sizes: mpsc::Receiver<TerminalSize>, mut shim: OwnedWriteHalf) {
+struct Output(
+    DuplexStream,
+    #[expect(dead_code, reason = "works by being dropped")] DropGuard,
+);
+
+impl AsyncRead for Output {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+/// Input and window sizes. The container's stdin stays open when a client's has ended, unless the pod says
+/// `stdinOnce`.
+async fn copy_input(
+    mut input: DuplexStream,
+    mut sizes: mpsc::Receiver<TerminalSize>,
+    mut shim: OwnedWriteHalf,
+    end_of_input: bool,
+) {
     let mut buffer = vec![0; BUFFER];
     let (mut reading, mut resizing) = (true, true);
     while reading || resizing {
@@ -76,6 +112,9 @@ async fn copy_input(mut input: DuplexStream, mut sizes: mpsc::Receiver<TerminalS
             read = input.read(&mut buffer), if reading => {
                 let length = read.unwrap_or(0);
                 reading = length > 0;
+                if !reading && !end_of_input {
+                    continue;
+                }
                 [&Frame::Stdin.header(length)[..], &buffer[..length]].concat()
             }
             size = sizes.recv(), if resizing => match size {
@@ -89,7 +128,7 @@ async fn copy_input(mut input: DuplexStream, mut sizes: mpsc::Receiver<TerminalS
             return;
         }
     }
-    // Kept open by the reading half: a half-closed connection would look like one that left.
+    // Not shut down: a half-closed connection would look like one that left.
     shim.forget();
 }
 

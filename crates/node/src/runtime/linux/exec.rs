@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::FutureExt;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::shim::control_pair;
 use super::{LinuxRuntime, doing};
+use crate::fd::{nonblocking, watched};
 use crate::runtime::folder::read_json;
 use crate::runtime::protocol::{self, ExecHello, ExecReply, ExecSignal};
 use crate::runtime::session::{ExecRequest, ExecSession, TerminalSize};
@@ -51,7 +52,10 @@ impl LinuxRuntime {
         let session = start(self.0.program.command(), &hello, request.stdin).await;
         session.map_err(|error| match error {
             StartError::Command(cause) => Error::Exec { command, cause },
-            StartError::Io(source) => Error::Io { doing: format!("executing `{command}`"), source },
+            StartError::Io(source) => Error::Io {
+                doing: format!("executing `{command}`"),
+                source,
+            },
         })
     }
 }
@@ -67,9 +71,17 @@ impl<E: Into<io::Error>> From<E> for StartError {
     }
 }
 
-async fn start(mut process: tokio::process::Command, hello: &ExecHello, stdin: bool) -> Result<ExecSession, StartError> {
+async fn start(
+    mut process: tokio::process::Command,
+    hello: &ExecHello,
+    stdin: bool,
+) -> Result<ExecSession, StartError> {
     let (ours, theirs) = control_pair()?;
-    process.arg("exec").stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
+    process
+        .arg("exec")
+        .stdin(theirs)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let child = process.spawn()?;
     drop(process);
     let (mut input, mut output, mut errors) = (None, None, None);
@@ -91,7 +103,7 @@ async fn start(mut process: tokio::process::Command, hello: &ExecHello, stdin: b
     let fds: Vec<i32> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
     protocol::send(&ours, hello, &fds)?;
     drop(theirs);
-    let control = Control::new(ours)?;
+    let control: Control = watched(ours)?;
     let master = match receive(&control).await? {
         Some((ExecReply::Running, mut fds)) => fds.pop(),
         Some((ExecReply::Failed(cause), _)) => return Err(StartError::Command(cause)),
@@ -105,14 +117,16 @@ async fn start(mut process: tokio::process::Command, hello: &ExecHello, stdin: b
         stdout: Box::new(tokio::io::empty()),
         stderr: errors.map(|errors| Box::new(errors) as _),
         resize: None,
-        kill: Box::new(move |signal| drop(kill.send(signal))),
+        kill: Box::new(move |signal| {
+            kill.send(signal).ok();
+        }),
         exit: async move { told.await.unwrap_or_else(|_| Err(lost())) }.boxed(),
     };
     if let Some(output) = output {
         session.stdout = Box::new(output);
     }
     if let Some(master) = master {
-        let terminal = Arc::new(AsyncFd::new(File::from(nonblocking(master)?))?);
+        let terminal = Arc::new(watched::<File>(nonblocking(master)?)?);
         session.stdin = stdin.then(|| Box::new(TerminalInput(terminal.clone())) as _);
         session.stdout = Box::new(TerminalOutput(terminal.clone()));
         session.resize = Some(resizer(terminal));
@@ -120,17 +134,15 @@ async fn start(mut process: tokio::process::Command, hello: &ExecHello, stdin: b
     Ok(session)
 }
 
-fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
-    fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(fd)
-}
-
 fn lost() -> Error {
-    Error::Io { doing: "waiting for a command".into(), source: io::ErrorKind::UnexpectedEof.into() }
+    Error::Io {
+        doing: "waiting for a command".into(),
+        source: io::ErrorKind::UnexpectedEof.into(),
+    }
 }
 
 async fn receive(control: &Control) -> io::Result<Option<(ExecReply, Vec<OwnedFd>)>> {
-    control.async_io(Interest::READABLE, |fd| protocol::receive(fd)).await
+    control.async_io(Interest::READABLE, protocol::receive).await
 }
 
 /// Until the command has ended: its signals in, its exit code out. Goes on when the session is dropped.
@@ -147,7 +159,9 @@ async fn attend(
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break Err(lost()),
             },
-            Some(signal) = signals.recv() => drop(protocol::send(control.get_ref(), &ExecSignal { signal }, &[])),
+            Some(signal) = signals.recv() => {
+                protocol::send(control.get_ref(), &ExecSignal { signal }, &[]).ok();
+            }
         }
     };
     tell.send(code).ok();

@@ -79,7 +79,10 @@ impl Pod {
 }
 
 fn doing<'a>(what: impl Into<String> + 'a) -> impl FnOnce(io::Error) -> Error + 'a {
-    move |source| Error::Io { doing: what.into(), source }
+    move |source| Error::Io {
+        doing: what.into(),
+        source,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -90,7 +93,12 @@ impl LinuxRuntime {
     /// Opens the state and takes up what an earlier daemon left: its shims, and through one of them its network.
     /// Must be called inside a tokio runtime, as root of (at least) a user namespace.
     pub async fn open(config: LinuxConfig) -> Result<Self, Error> {
-        let LinuxConfig { dir, cluster_id, network, exe } = config;
+        let LinuxConfig {
+            dir,
+            cluster_id,
+            network,
+            exe,
+        } = config;
         let pods_dir = dir.join("pods");
         fs::create_dir_all(&pods_dir).map_err(doing(format!("making `{}`", pods_dir.display())))?;
         restrict(&pods_dir).map_err(doing(format!("closing `{}` to others", pods_dir.display())))?;
@@ -111,9 +119,15 @@ impl LinuxRuntime {
                 && node.is_none()
             {
                 let path = PathBuf::from(format!("/proc/{}/fd/{}", shim.pid, super::shim::NODE_NETNS_FD));
-                node = Some(NodeNet::adopt(&path, network).await.map_err(doing("adopting the node's network"))?);
+                node = Some(
+                    NodeNet::adopt(&path, network)
+                        .await
+                        .map_err(doing("adopting the node's network"))?,
+                );
             }
-            let shim = shim.map(|process| Shim::adopt(process, folder.clone(), record.cgroup.clone())).transpose();
+            let shim = shim
+                .map(|process| Shim::adopt(process, folder.clone(), record.cgroup.clone()))
+                .transpose();
             let shim = shim.map_err(doing("watching a shim"))?;
             if shim.is_none() {
                 shim::kill_leftovers(&folder, record.cgroup.as_ref());
@@ -122,7 +136,9 @@ impl LinuxRuntime {
         }
         let network = match node {
             Some(node) => node,
-            None => NodeNet::create(network).await.map_err(doing("making the node's network"))?,
+            None => NodeNet::create(network)
+                .await
+                .map_err(doing("making the node's network"))?,
         };
         let cgroup = Cgroup::for_cluster(&cluster_id);
         if let Err(why) = &cgroup {
@@ -169,16 +185,33 @@ impl LinuxRuntime {
         let _permit = self.0.starts.acquire().await;
         let ip = match &before {
             Some(pod) => pod.record.ip,
-            None => lock(&self.0.addresses).take().ok_or_else(|| {
-                Error::Refused("no pod address is left in this node's range: too many pods".into())
-            })?,
+            None => lock(&self.0.addresses)
+                .take()
+                .ok_or_else(|| Error::Refused("no pod address is left in this node's range: too many pods".into()))?,
         };
-        let cgroup = self.0.cgroup.as_ref().ok().map(|group| group.child(&format!("pod{uid}")));
-        let record = PodRecord { format: FORMAT, config, ip, cgroup };
+        let cgroup = self
+            .0
+            .cgroup
+            .as_ref()
+            .ok()
+            .map(|group| group.child(&format!("pod{uid}")));
+        let record = PodRecord {
+            format: FORMAT,
+            config,
+            ip,
+            cgroup,
+        };
         let folder = self.folder(&uid);
         match self.start_shim(&folder, &record).await {
             Ok(shim) => {
-                lock(&self.0.pods).insert(uid, Arc::new(Pod { folder, record, shim: Some(shim) }));
+                lock(&self.0.pods).insert(
+                    uid,
+                    Arc::new(Pod {
+                        folder,
+                        record,
+                        shim: Some(shim),
+                    }),
+                );
                 Ok(Sandbox { ip })
             }
             Err(error) => {
@@ -228,11 +261,17 @@ impl LinuxRuntime {
         check_name("container name", &config.name)?;
         let refuse = |what: String| Err(Error::Refused(what));
         if config.security.privileged {
-            return refuse(format!("container `{}` asks for privileged mode, which this node does not give", config.name));
+            return refuse(format!(
+                "container `{}` asks for privileged mode, which this node does not give",
+                config.name
+            ));
         }
         Capabilities::of(&config.security.add_capabilities, &config.security.drop_capabilities)?;
         if config.args.is_empty() {
-            return refuse(format!("container `{}` has no command, and its image none either", config.name));
+            return refuse(format!(
+                "container `{}` has no command, and its image none either",
+                config.name
+            ));
         }
         let pod = self.pod(pod_uid)?;
         let _permit = self.0.starts.acquire().await;
@@ -253,7 +292,7 @@ impl LinuxRuntime {
             () = shim.dead() => Err(gone()),
             reply = shim::ask(&pod.folder, request) => match reply {
                 Ok(reply) => Ok(reply),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || shim.is_dead() => Err(gone()),
+                Err(error) if is_hangup(&error) || shim.is_dead() => Err(gone()),
                 Err(source) => Err(Error::Io { doing: "talking to a shim".into(), source }),
             },
         }
@@ -266,7 +305,16 @@ impl LinuxRuntime {
         if let Some(exit) = written() {
             return Ok(exit);
         }
-        match self.ask(&pod, &Request::Wait { name: id.name.clone(), attempt: id.attempt }).await {
+        match self
+            .ask(
+                &pod,
+                &Request::Wait {
+                    name: id.name.clone(),
+                    attempt: id.attempt,
+                },
+            )
+            .await
+        {
             Ok(Reply::Exited(exit)) => Ok(exit),
             Ok(Reply::Unknown) => Err(Error::NotFound(format!("container `{id}`"))),
             Ok(other) => Err(unexpected(&other)),
@@ -278,7 +326,11 @@ impl LinuxRuntime {
     async fn send_signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
         id.check()?;
         let pod = self.pod(&id.pod_uid)?;
-        let request = Request::Signal { name: id.name.clone(), attempt: id.attempt, signal };
+        let request = Request::Signal {
+            name: id.name.clone(),
+            attempt: id.attempt,
+            signal,
+        };
         match self.ask(&pod, &request).await {
             Ok(Reply::Unknown) if pod.folder.exit(&id.name, id.attempt).is_none() => {
                 Err(Error::NotFound(format!("container `{id}`")))
@@ -291,12 +343,16 @@ impl LinuxRuntime {
     async fn drop_container(&self, id: &ContainerId) -> Result<(), Error> {
         id.check()?;
         let folder = self.folder(&id.pod_uid);
-        let running = folder.started(&id.name, id.attempt).is_some_and(|started| started.process.is_alive());
+        let running = folder
+            .started(&id.name, id.attempt)
+            .is_some_and(|started| started.process.is_alive());
         if running && folder.exit(&id.name, id.attempt).is_none() {
             return Err(Error::Refused(format!("container `{id}` still runs")));
         }
         let (name, attempt) = (id.name.clone(), id.attempt);
-        blocking(move || folder.remove_attempt(&name, attempt)).await.map_err(doing(format!("removing container `{id}`")))
+        blocking(move || folder.remove_attempt(&name, attempt))
+            .await
+            .map_err(doing(format!("removing container `{id}`")))
     }
 
     async fn drop_sandbox(&self, uid: &str) -> Result<(), Error> {
@@ -324,7 +380,9 @@ impl LinuxRuntime {
             }
             remove_dir(folder.path())
         });
-        removed.await.map_err(doing(format!("removing what is left of pod `{uid}`")))?;
+        removed
+            .await
+            .map_err(doing(format!("removing what is left of pod `{uid}`")))?;
         if let Some(pod) = pod {
             lock(&self.0.addresses).release(pod.record.ip);
             lock(&self.0.pods).remove(uid);
@@ -344,9 +402,17 @@ impl LinuxRuntime {
         let gone = || Error::NotFound(format!("running container `{id}`"));
         if let Some(group) = &pod.record.cgroup {
             let group = group.child(&format!("{}-{}", id.name, id.attempt));
-            return if group.exists() { Ok(stats::of_cgroup(&group)) } else { Err(gone()) };
+            return if group.exists() {
+                Ok(stats::of_cgroup(&group))
+            } else {
+                Err(gone())
+            };
         }
-        let started = pod.folder.started(&id.name, id.attempt).filter(|s| s.process.is_alive()).ok_or_else(gone)?;
+        let started = pod
+            .folder
+            .started(&id.name, id.attempt)
+            .filter(|s| s.process.is_alive())
+            .ok_or_else(gone)?;
         stats::of_processes(started.process.pid).ok_or_else(gone)
     }
 }
@@ -363,11 +429,28 @@ fn adopted(pod: &Pod) -> AdoptedPod {
         };
         AdoptedContainer { config, state }
     });
-    AdoptedPod { config: pod.record.config.clone(), ip: pod.record.ip, alive, containers: containers.collect() }
+    AdoptedPod {
+        config: pod.record.config.clone(),
+        ip: pod.record.ip,
+        alive,
+        containers: containers.collect(),
+    }
+}
+
+/// What a conversation with a process that dies looks like.
+fn is_hangup(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionRefused | ConnectionReset | UnexpectedEof
+    )
 }
 
 fn unexpected(reply: &Reply) -> Error {
-    Error::Io { doing: "talking to a shim".into(), source: io::Error::other(format!("unexpected reply {reply:?}")) }
+    Error::Io {
+        doing: "talking to a shim".into(),
+        source: io::Error::other(format!("unexpected reply {reply:?}")),
+    }
 }
 
 /// Volumes hold secrets, and layers setuid programs.

@@ -13,24 +13,33 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 /// See the module.
-pub struct Program {
+pub(super) struct Program {
     path: PathBuf,
     read_only: Option<OwnedFd>,
 }
 
 impl Program {
     /// The binary at `path`.
-    pub fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         let read_only = read_only_mount(&path);
         if let Err(error) = &read_only {
-            tracing::debug!("no read-only mount of `{}` (Linux before 5.12?): {error}", path.display());
+            tracing::debug!(
+                "no read-only mount of `{}` (Linux before 5.12?): {error}",
+                path.display()
+            );
         }
-        Self { path, read_only: read_only.ok() }
+        Self {
+            path,
+            read_only: read_only.ok(),
+        }
     }
 
     /// A command that runs it with nothing of our environment.
-    pub fn command(&self) -> Command {
-        let path = self.read_only.as_ref().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()).into());
+    pub(super) fn command(&self) -> Command {
+        let path = self
+            .read_only
+            .as_ref()
+            .map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()).into());
         let mut command = Command::new(path.unwrap_or_else(|| self.path.clone()));
         command.arg0("k8slab").env_clear();
         command
@@ -56,8 +65,13 @@ fn read_only_mount(path: &Path) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    let fd = crate::cgroup::own_fd(i32::try_from(fd).map_err(io::Error::other)?);
-    let attributes = MountAttr { set: RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    let fd = crate::fd::own(i32::try_from(fd).map_err(io::Error::other)?);
+    let attributes = MountAttr {
+        set: RDONLY,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
     // SAFETY: path and attributes outlive the call, and the size told is theirs.
     let done = unsafe {
         libc::syscall(
@@ -69,5 +83,9 @@ fn read_only_mount(path: &Path) -> io::Result<OwnedFd> {
             size_of::<MountAttr>(),
         )
     };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(fd)
+    }
 }

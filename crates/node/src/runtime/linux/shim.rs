@@ -14,37 +14,53 @@ use tokio_util::sync::CancellationToken;
 
 use super::program::Program;
 use crate::cgroup::Cgroup;
+use crate::fd::watched;
 use crate::runtime::folder::{FORMAT, PodFolder, ProcessRecord};
 use crate::runtime::protocol::{self, Reply, Request, ShimHello};
 
 /// A shim that was alive when we met it.
-pub struct Shim {
+pub(super) struct Shim {
     process: ProcessRecord,
     dead: CancellationToken,
 }
 
 impl Shim {
     /// Starts the shim of a pod and waits until its namespaces are there.
-    pub async fn start(
+    pub(super) async fn start(
         program: &Program,
         folder: &PodFolder,
         cgroup: Option<Cgroup>,
         netns: &File,
     ) -> io::Result<Self> {
         let (ours, theirs) = control_pair()?;
-        let log = File::options().create(true).append(true).open(folder.join("shim.log"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join("shim.log"))?;
         let mut command = program.command();
-        command.arg("shim").arg(folder.path()).stdin(theirs).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("shim")
+            .arg(folder.path())
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(log);
         let mut child = command.spawn()?;
         drop(command); // and with it our copy of its end
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .ok_or(io::ErrorKind::NotFound)?;
         let process = ProcessRecord::of(pid).ok_or(io::ErrorKind::NotFound)?;
         protocol::send(&ours, &ShimHello { format: FORMAT }, &[netns.as_raw_fd()])?;
-        let word = first_word(&AsyncFd::new(ours)?).await?;
+        let word = first_word(&watched(ours)?).await?;
         if word.trim() != "ready" {
             child.start_kill().ok();
             child.wait().await?;
-            let text = if word.is_empty() { last_line(folder.join("shim.log")) } else { word };
+            let text = if word.is_empty() {
+                last_line(folder.join("shim.log"))
+            } else {
+                word
+            };
             return Err(io::Error::other(text.trim().to_string()));
         }
         let dead = CancellationToken::new();
@@ -59,8 +75,8 @@ impl Shim {
     }
 
     /// Watches one that an earlier daemon started.
-    pub fn adopt(process: ProcessRecord, folder: PodFolder, cgroup: Option<Cgroup>) -> io::Result<Self> {
-        let pidfd = AsyncFd::new(pidfd_open(process.pid)?)?;
+    pub(super) fn adopt(process: ProcessRecord, folder: PodFolder, cgroup: Option<Cgroup>) -> io::Result<Self> {
+        let pidfd: AsyncFd<OwnedFd> = watched(pidfd_open(process.pid)?)?;
         let dead = CancellationToken::new();
         let announce = dead.clone();
         tokio::spawn(async move {
@@ -73,34 +89,36 @@ impl Shim {
     }
 
     /// Its pid.
-    pub fn pid(&self) -> i32 {
+    pub(super) fn pid(&self) -> i32 {
         self.process.pid
     }
 
     /// Has it ended, and everything in it?
-    pub fn is_dead(&self) -> bool {
+    pub(super) fn is_dead(&self) -> bool {
         self.dead.is_cancelled()
     }
 
     /// Resolves when it has ended, and everything in it.
-    pub async fn dead(&self) {
+    pub(super) async fn dead(&self) {
         self.dead.cancelled().await;
     }
 
     /// Kills it.
-    pub fn kill(&self) {
+    pub(super) fn kill(&self) {
         kill_process(self.process);
     }
 }
 
 /// A shim has ended, in order or not: nothing of its pod may go on without it.
 async fn bury(folder: PodFolder, cgroup: Option<Cgroup>) {
-    tokio::task::spawn_blocking(move || kill_leftovers(&folder, cgroup.as_ref())).await.ok();
+    tokio::task::spawn_blocking(move || kill_leftovers(&folder, cgroup.as_ref()))
+        .await
+        .ok();
 }
 
 /// Kills what a dead shim's containers have left: by cgroup, and where there is none by their first processes, with
 /// which the kernel ends the whole pid namespace.
-pub fn kill_leftovers(folder: &PodFolder, cgroup: Option<&Cgroup>) {
+pub(super) fn kill_leftovers(folder: &PodFolder, cgroup: Option<&Cgroup>) {
     if let Some(group) = cgroup {
         group.kill();
     }
@@ -121,7 +139,15 @@ fn kill_process(process: ProcessRecord) {
     if process.is_alive() {
         let nothing = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a null siginfo is allowed: the kernel makes one.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, nothing, 0) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                pidfd.as_raw_fd(),
+                libc::SIGKILL,
+                nothing,
+                0,
+            )
+        };
     }
 }
 
@@ -132,13 +158,16 @@ fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(crate::cgroup::own_fd(i32::try_from(fd).map_err(io::Error::other)?))
+    Ok(crate::fd::own(i32::try_from(fd).map_err(io::Error::other)?))
 }
 
 /// Our end, non-blocking, and the end that becomes a role's stdin.
-pub fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    nix::fcntl::fcntl(ours.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    nix::fcntl::fcntl(
+        ours.as_raw_fd(),
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+    )?;
     Ok((ours, theirs))
 }
 
@@ -151,21 +180,26 @@ async fn first_word(socket: &AsyncFd<OwnedFd>) -> io::Result<String> {
 
 fn last_line(log: PathBuf) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    text.lines().last().unwrap_or("the shim ended without a word").to_string()
+    text.lines()
+        .last()
+        .unwrap_or("the shim ended without a word")
+        .to_string()
 }
 
 /// Connects to the shim of a pod, by way of its folder: a socket's path may have 108 bytes, the folder's may be longer.
-pub async fn connect(folder: &PodFolder) -> io::Result<UnixStream> {
+pub(super) async fn connect(folder: &PodFolder) -> io::Result<UnixStream> {
     let dir = File::open(folder.path())?;
     UnixStream::connect(format!("/proc/self/fd/{}/shim.sock", dir.as_raw_fd())).await
 }
 
 /// Sends a request and waits for the reply.
-pub async fn ask(folder: &PodFolder, request: &Request) -> io::Result<Reply> {
+pub(super) async fn ask(folder: &PodFolder, request: &Request) -> io::Result<Reply> {
     let mut stream = connect(folder).await?;
     write_request(&mut stream, request).await?;
     let mut line = vec![];
-    BufReader::with_capacity(1024, stream).read_until(b'\n', &mut line).await?;
+    BufReader::with_capacity(1024, stream)
+        .read_until(b'\n', &mut line)
+        .await?;
     if line.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -173,7 +207,7 @@ pub async fn ask(folder: &PodFolder, request: &Request) -> io::Result<Reply> {
 }
 
 /// Writes one request line.
-pub async fn write_request(stream: &mut UnixStream, request: &Request) -> io::Result<()> {
+pub(super) async fn write_request(stream: &mut UnixStream, request: &Request) -> io::Result<()> {
     let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
     line.push(b'\n');
     stream.write_all(&line).await

@@ -12,7 +12,7 @@ const MOST: usize = 1 << 20;
 const MOST_INPUT: usize = 256 * 1024;
 
 /// The state of one such client.
-pub struct Attached {
+pub(super) struct Attached {
     name: String,
     attempt: u32,
     out: Vec<u8>,
@@ -22,29 +22,35 @@ pub struct Attached {
 
 impl Attached {
     /// Joined to this instance.
-    pub fn new(name: String, attempt: u32) -> Self {
-        Self { name, attempt, out: vec![], inbox: vec![], lost: false }
+    pub(super) fn new(name: String, attempt: u32) -> Self {
+        Self {
+            name,
+            attempt,
+            out: vec![],
+            inbox: vec![],
+            lost: false,
+        }
     }
 
     /// To which instance.
-    pub fn container(&self) -> (String, u32) {
+    pub(super) fn container(&self) -> (String, u32) {
         (self.name.clone(), self.attempt)
     }
 
     /// Is it this one?
-    pub fn is(&self, name: &str, attempt: u32) -> bool {
+    pub(super) fn is(&self, name: &str, attempt: u32) -> bool {
         self.name == name && self.attempt == attempt
     }
 
     /// What to poll for, with so much of its input not yet taken by the container.
-    pub fn events(&self, pending: usize) -> i16 {
+    pub(super) fn events(&self, pending: usize) -> i16 {
         let read = if pending > MOST_INPUT { 0 } else { libc::POLLIN };
         let write = if self.out.is_empty() { 0 } else { libc::POLLOUT };
         read | write | libc::POLLRDHUP
     }
 
     /// Output of the container, for the client.
-    pub fn push(&mut self, stderr: bool, bytes: &[u8], socket: &mut UnixStream) {
+    pub(super) fn push(&mut self, stderr: bool, bytes: &[u8], socket: &mut UnixStream) {
         if bytes.is_empty() || self.lost {
             return;
         }
@@ -69,7 +75,7 @@ impl Attached {
     }
 
     /// The socket is ready. False when the client is gone.
-    pub fn serve(&mut self, socket: &mut UnixStream, container: Option<&mut Container>) -> bool {
+    pub(super) fn serve(&mut self, socket: &mut UnixStream, container: Option<&mut Container>) -> bool {
         self.flush(socket);
         let mut buffer = [0; 16 * 1024];
         let mut gone = self.lost;
@@ -80,13 +86,17 @@ impl Attached {
                 Err(error) => gone |= error.kind() != io::ErrorKind::WouldBlock,
             }
         }
-        let Some(container) = container else { return !gone && !self.out.is_empty() };
+        let Some(container) = container else {
+            return !gone && !self.out.is_empty();
+        };
         while let Some(frame) = Frame::parse(&self.inbox) {
             let Ok((frame, length)) = frame else {
                 gone = true;
                 break;
             };
-            let Some(body) = self.inbox.get(Frame::HEADER..Frame::HEADER + length) else { break };
+            let Some(body) = self.inbox.get(Frame::HEADER..Frame::HEADER + length) else {
+                break;
+            };
             match (frame, body) {
                 (Frame::Stdin, body) => container.give_input(body, body.is_empty()),
                 (Frame::Resize, &[w1, w2, h1, h2]) => {
@@ -104,7 +114,7 @@ impl Attached {
     }
 
     /// The container has ended: true while output is left for the client.
-    pub fn close_when_flushed(&mut self, socket: &mut UnixStream) -> bool {
+    pub(super) fn close_when_flushed(&mut self, socket: &mut UnixStream) -> bool {
         self.flush(socket);
         !self.out.is_empty() && !self.lost
     }

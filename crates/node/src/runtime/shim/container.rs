@@ -14,6 +14,7 @@ use nix::unistd::{Pid, pipe2};
 use super::log::{Log, Stream};
 use super::start::Start;
 use crate::cgroup::Cgroup;
+use crate::fd::nonblocking;
 use crate::runtime::config::ContainerConfig;
 use crate::runtime::folder::{PodFolder, PodRecord, ProcessRecord, StartedRecord, write_json};
 use crate::runtime::protocol::Failure;
@@ -23,7 +24,7 @@ use crate::runtime::{Exit, rootfs};
 const MESSAGE_LIMIT: u64 = 4096;
 
 /// An instance.
-pub struct Container {
+pub(super) struct Container {
     /// As asked for.
     pub config: ContainerConfig,
     /// Where in its life it is.
@@ -45,7 +46,7 @@ pub struct Container {
 }
 
 /// See [`Container::phase`].
-pub enum Phase {
+pub(super) enum Phase {
     /// A fork of ours creates it.
     Starting(Starting),
     /// Its program runs.
@@ -57,7 +58,7 @@ pub enum Phase {
 }
 
 /// See [`Phase::Starting`].
-pub struct Starting {
+pub(super) struct Starting {
     helper: Pid,
     report: File,
     text: String,
@@ -70,7 +71,7 @@ pub struct Starting {
 
 /// A descriptor of a container that may be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(super) enum Source {
     /// The report pipe of the fork.
     Report,
     /// Output stream n.
@@ -83,7 +84,7 @@ pub enum Source {
 
 impl Container {
     /// Makes files, pipes and cgroup, and forks.
-    pub fn start(
+    pub(super) fn start(
         folder: &PodFolder,
         pod: &PodRecord,
         pod_group: Option<&Cgroup>,
@@ -112,21 +113,39 @@ impl Container {
         } else {
             let (out, out_end) = pipe2(OFlag::O_CLOEXEC)?;
             let (err, err_end) = pipe2(OFlag::O_CLOEXEC)?;
-            streams = vec![Stream::new("stdout", nonblocking(out)?), Stream::new("stderr", nonblocking(err)?)];
+            streams = vec![
+                Stream::new("stdout", nonblocking(out)?.into()),
+                Stream::new("stderr", nonblocking(err)?.into()),
+            ];
             let input = if config.stdin {
                 let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-                stdin = Some(nonblocking(write)?);
+                stdin = Some(nonblocking(write)?.into());
                 read
             } else {
                 File::open("/dev/null")?.into()
             };
             stdio = Some([input, out_end, err_end]);
         }
-        let start = Start { folder, config: &config, stdio, terminal: terminal_end, report: report_end };
-        let Some(helper) = Cgroup::fork_into(cgroup.as_ref())? else { start.run() };
+        let start = Start {
+            folder,
+            config: &config,
+            stdio,
+            terminal: terminal_end,
+            report: report_end,
+        };
+        let Some(helper) = Cgroup::fork_into(cgroup.as_ref())? else {
+            start.run()
+        };
         drop(start);
-        let report = nonblocking(report)?;
-        let starting = Starting { helper, report, text: String::new(), connection, done: false, helper_ended: false };
+        let report = nonblocking(report)?.into();
+        let starting = Starting {
+            helper,
+            report,
+            text: String::new(),
+            connection,
+            done: false,
+            helper_ended: false,
+        };
         Ok(Self {
             config,
             phase: Phase::Starting(starting),
@@ -143,12 +162,12 @@ impl Container {
     }
 
     /// Is it this instance?
-    pub fn is(&self, name: &str, attempt: u32) -> bool {
+    pub(super) fn is(&self, name: &str, attempt: u32) -> bool {
         self.config.name == name && self.config.attempt == attempt
     }
 
     /// Its first process, once it runs.
-    pub fn pid(&self) -> Option<i32> {
+    pub(super) fn pid(&self) -> Option<i32> {
         match &self.phase {
             Phase::Running(started) => Some(started.process.pid),
             _ => None,
@@ -156,10 +175,13 @@ impl Container {
     }
 
     /// Its processes that are children of the shim.
-    pub fn pids(&self) -> Vec<i32> {
+    pub(super) fn pids(&self) -> Vec<i32> {
         match &self.phase {
             Phase::Starting(starting) => {
-                let first = starting.text.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
+                let first = starting
+                    .text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("pid ")?.parse().ok());
                 first.into_iter().chain([starting.helper.as_raw()]).collect()
             }
             _ => self.pid().into_iter().collect(),
@@ -167,17 +189,17 @@ impl Container {
     }
 
     /// Is it over?
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
     }
 
     /// Is it being made?
-    pub fn is_starting(&self) -> bool {
+    pub(super) fn is_starting(&self) -> bool {
         matches!(self.phase, Phase::Starting(_))
     }
 
     /// The fork that makes it has ended?
-    pub fn helper_ended(&mut self, pid: i32) {
+    pub(super) fn helper_ended(&mut self, pid: i32) {
         if let Phase::Starting(starting) = &mut self.phase
             && starting.helper.as_raw() == pid
         {
@@ -188,14 +210,16 @@ impl Container {
     }
 
     /// The fork was killed in the middle (out of memory): what it has begun waits for it, and holds the pipe open.
-    pub fn is_stuck(&self) -> bool {
-        let Phase::Starting(starting) = &self.phase else { return false };
+    pub(super) fn is_stuck(&self) -> bool {
+        let Phase::Starting(starting) = &self.phase else {
+            return false;
+        };
         let told = |key: &str| starting.text.lines().any(|line| line.starts_with(key));
         starting.helper_ended && !starting.done && !told("pid ") && !told("create ")
     }
 
     /// What to poll for.
-    pub fn sources(&self, add: &mut dyn FnMut(RawFd, i16, Source)) {
+    pub(super) fn sources(&self, add: &mut dyn FnMut(RawFd, i16, Source)) {
         if let Phase::Starting(starting) = &self.phase {
             add(starting.report.as_raw_fd(), libc::POLLIN, Source::Report);
         }
@@ -205,13 +229,17 @@ impl Container {
         for (index, stream) in self.streams.iter().enumerate() {
             add(stream.source.as_raw_fd(), libc::POLLIN, Source::Stream(index));
         }
-        if let Some(stdin) = self.stdin.as_ref().filter(|_| !self.input.is_empty() || self.close_stdin) {
+        if let Some(stdin) = self
+            .stdin
+            .as_ref()
+            .filter(|_| !self.input.is_empty() || self.close_stdin)
+        {
             add(stdin.as_raw_fd(), libc::POLLOUT, Source::Stdin);
         }
     }
 
     /// Takes what a source has. `output` sees the container's output: from stderr?, bytes.
-    pub fn ready(&mut self, source: Source, output: &mut dyn FnMut(bool, &[u8])) {
+    pub(super) fn ready(&mut self, source: Source, output: &mut dyn FnMut(bool, &[u8])) {
         match source {
             Source::Report => {
                 if let Phase::Starting(starting) = &mut self.phase {
@@ -226,7 +254,9 @@ impl Container {
             }
             Source::Terminal => self.take_terminal(),
             Source::Stream(index) => {
-                let Some(stream) = self.streams.get_mut(index) else { return };
+                let Some(stream) = self.streams.get_mut(index) else {
+                    return;
+                };
                 let stderr = stream.is_stderr();
                 let now = SystemClock.now();
                 // At its end it is not removed here: other events of this round carry indices.
@@ -244,7 +274,7 @@ impl Container {
         }
         self.terminal = None;
         if let Ok(Some(master)) = received
-            && let Ok(master) = nonblocking(master)
+            && let Ok(master) = nonblocking(master).map(File::from)
         {
             self.stdin = master.try_clone().ok().filter(|_| self.config.stdin);
             self.streams = vec![Stream::new("stdout", master)];
@@ -252,7 +282,7 @@ impl Container {
     }
 
     /// For its stdin; at `end` it is closed after that.
-    pub fn give_input(&mut self, bytes: &[u8], end: bool) {
+    pub(super) fn give_input(&mut self, bytes: &[u8], end: bool) {
         self.input.extend_from_slice(bytes);
         self.close_stdin |= end;
         if self.close_stdin && self.config.tty {
@@ -263,7 +293,9 @@ impl Container {
     }
 
     fn write_stdin(&mut self) {
-        let Some(stdin) = &mut self.stdin else { return self.input.clear() };
+        let Some(stdin) = &mut self.stdin else {
+            return self.input.clear();
+        };
         while !self.input.is_empty() {
             match stdin.write(&self.input) {
                 Ok(length) => drop(self.input.drain(..length)),
@@ -280,12 +312,12 @@ impl Container {
     }
 
     /// How much input waits: whoever sends more should wait too.
-    pub fn pending_input(&self) -> usize {
+    pub(super) fn pending_input(&self) -> usize {
         self.input.len()
     }
 
     /// A new window size, if it has a terminal.
-    pub fn resize(&self, width: u16, height: u16) {
+    pub(super) fn resize(&self, width: u16, height: u16) {
         if self.config.tty
             && let Some(stream) = self.streams.first()
         {
@@ -294,7 +326,7 @@ impl Container {
     }
 
     /// The first attached client that leaves closes stdin, where the pod says so.
-    pub fn detached(&mut self) {
+    pub(super) fn detached(&mut self) {
         self.attached = self.attached.saturating_sub(1);
         if self.config.stdin && self.config.stdin_once {
             self.give_input(&[], true);
@@ -302,36 +334,44 @@ impl Container {
     }
 
     /// Sends a signal to its first process.
-    pub fn signal(&self, signal: i32) {
+    pub(super) fn signal(&self, signal: i32) {
         let Ok(signal) = Signal::try_from(signal) else { return };
-        match &self.phase {
+        if let Phase::Running(started) = &self.phase {
             // By number, but we are its parent: the number cannot be another's before we reap it.
-            Phase::Running(started) => drop(kill(Pid::from_raw(started.process.pid), signal)),
-            _ => {}
+            kill(Pid::from_raw(started.process.pid), signal).ok();
         }
     }
 
     /// Its first process has ended.
-    pub fn ended(&mut self, status: (i32, Option<i32>)) {
+    pub(super) fn ended(&mut self, status: (i32, Option<i32>)) {
         if let Phase::Running(started) = &self.phase {
             self.phase = Phase::Dead(started.clone(), status, SystemClock.now());
         }
     }
 
     /// Once the fork has said everything: who asked, and what came of it.
-    pub fn take_start_result(&mut self, folder: &PodFolder) -> Option<(u64, Result<StartedRecord, Failure>)> {
-        let Phase::Starting(starting) = &mut self.phase else { return None };
+    pub(super) fn take_start_result(&mut self, folder: &PodFolder) -> Option<(u64, Result<StartedRecord, Failure>)> {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return None;
+        };
         if !starting.done {
             return None;
         }
         let connection = starting.connection;
-        let result = read_report(&starting.text).and_then(|pid| {
+        let result = read_report(&starting.text).map(|pid| {
             let process = ProcessRecord::of(pid).unwrap_or(ProcessRecord { pid, start_ticks: 0 });
-            Ok(StartedRecord { process, started_at: SystemClock.now() })
+            StartedRecord {
+                process,
+                started_at: SystemClock.now(),
+            }
         });
         match &result {
             Ok(started) => {
-                write_json(&folder.attempt_file(&self.config.name, self.config.attempt, "started.json"), started).ok();
+                write_json(
+                    &folder.attempt_file(&self.config.name, self.config.attempt, "started.json"),
+                    started,
+                )
+                .ok();
                 self.phase = Phase::Running(started.clone());
             }
             Err(_) => {
@@ -345,9 +385,11 @@ impl Container {
 
     /// Ended and both pipes at their end: nothing of the log can be missing now. Writes the exit down, and returns it
     /// with those who wait for it.
-    pub fn finish(&mut self, folder: &PodFolder) -> Option<(Exit, Vec<u64>)> {
+    pub(super) fn finish(&mut self, folder: &PodFolder) -> Option<(Exit, Vec<u64>)> {
         self.streams.retain(|stream| !stream.is_at_end());
-        let Phase::Dead(started, (code, signal), finished_at) = &self.phase else { return None };
+        let Phase::Dead(started, (code, signal), finished_at) = &self.phase else {
+            return None;
+        };
         if !self.streams.is_empty() {
             return None;
         }
@@ -367,7 +409,11 @@ impl Container {
             message,
         };
         self.clean(folder);
-        write_json(&folder.attempt_file(&self.config.name, self.config.attempt, "exit.json"), &exit).ok();
+        write_json(
+            &folder.attempt_file(&self.config.name, self.config.attempt, "exit.json"),
+            &exit,
+        )
+        .ok();
         self.phase = Phase::Ended;
         Some((exit, std::mem::take(&mut self.waiters)))
     }
@@ -382,7 +428,11 @@ impl Container {
             group.try_remove(); // a killed exec may linger; the pod's group is removed as a tree
         }
         let id = format!("{}-{}", self.config.name, self.config.attempt);
-        rootfs::unmount(&folder.attempt_dir(&self.config.name, self.config.attempt).join("rootfs"));
+        rootfs::unmount(
+            &folder
+                .attempt_dir(&self.config.name, self.config.attempt)
+                .join("rootfs"),
+        );
         let run = folder.join("run");
         let bundle = run.join("bundle").join(&id);
         for pin in fs::read_dir(&bundle).into_iter().flatten().flatten() {
@@ -390,31 +440,38 @@ impl Container {
         }
         fs::remove_dir_all(bundle).ok();
         fs::remove_dir_all(run.join("oci").join(&id)).ok();
-        fs::remove_dir_all(run.join("rw").join(&self.config.name).join(self.config.attempt.to_string())).ok();
+        fs::remove_dir_all(
+            run.join("rw")
+                .join(&self.config.name)
+                .join(self.config.attempt.to_string()),
+        )
+        .ok();
     }
-}
-
-fn nonblocking(fd: OwnedFd) -> io::Result<File> {
-    nix::fcntl::fcntl(fd.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(fd.into())
 }
 
 /// The lines of `start`'s pipe: the pid, or why there is none.
 fn read_report(text: &str) -> Result<i32, Failure> {
     let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     if let Some(cause) = line("exec") {
-        return Err(Failure { starting: true, cause: cause.into() });
+        return Err(Failure {
+            starting: true,
+            cause: cause.into(),
+        });
     }
     let details: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("log ")).collect();
     if let Some(cause) = line("create") {
         // The first detail is the innermost.
         let detail = details.first().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        return Err(Failure { starting: false, cause: format!("{cause}{detail}") });
+        return Err(Failure {
+            starting: false,
+            cause: format!("{cause}{detail}"),
+        });
     }
     let pid = line("pid").and_then(|pid| pid.parse().ok());
     pid.ok_or_else(|| Failure {
         starting: false,
-        cause: "the process that sets the container up ended without a word: killed, or its memory limit is too small".into(),
+        cause: "the process that sets the container up ended without a word: killed, or its memory limit is too small"
+            .into(),
     })
 }
 
@@ -425,9 +482,14 @@ mod tests {
     #[test]
     fn a_report_tells_the_pid_or_the_innermost_cause() {
         assert_eq!(read_report("pid 12\n"), Ok(12));
-        let failed = read_report("log failed to mount err=ENOENT\nlog outer\ncreate failed to prepare rootfs\n").unwrap_err();
+        let failed =
+            read_report("log failed to mount err=ENOENT\nlog outer\ncreate failed to prepare rootfs\n").unwrap_err();
         assert_eq!(failed.cause, "failed to prepare rootfs (failed to mount err=ENOENT)");
-        assert!(read_report("pid 12\nexec exec: \"/x\": permission denied\n").unwrap_err().starting);
+        assert!(
+            read_report("pid 12\nexec exec: \"/x\": permission denied\n")
+                .unwrap_err()
+                .starting
+        );
         assert!(read_report("").unwrap_err().cause.contains("memory limit"));
     }
 }

@@ -14,7 +14,7 @@ use crate::runtime::config::LogRotation;
 const MAX_LINE: usize = 16 * 1024;
 
 /// The log of one container instance.
-pub struct Log {
+pub(super) struct Log {
     path: PathBuf,
     file: File,
     size: u64,
@@ -23,10 +23,15 @@ pub struct Log {
 
 impl Log {
     /// Opens or goes on with a log.
-    pub fn open(path: PathBuf, rotation: LogRotation) -> io::Result<Self> {
+    pub(super) fn open(path: PathBuf, rotation: LogRotation) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path, file, size, rotation })
+        Ok(Self {
+            path,
+            file,
+            size,
+            rotation,
+        })
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -66,7 +71,7 @@ fn numbered(path: &Path, n: u32) -> PathBuf {
 }
 
 /// One of a container's output streams, read without blocking.
-pub struct Stream {
+pub(super) struct Stream {
     name: &'static str,
     /// What is read.
     pub source: File,
@@ -77,22 +82,27 @@ pub struct Stream {
 
 impl Stream {
     /// `name` is `stdout` or `stderr`. The descriptor must be non-blocking.
-    pub fn new(name: &'static str, source: File) -> Self {
-        Self { name, source, partial: vec![], at_end: false }
+    pub(super) fn new(name: &'static str, source: File) -> Self {
+        Self {
+            name,
+            source,
+            partial: vec![],
+            at_end: false,
+        }
     }
 
     /// Is it stderr?
-    pub fn is_stderr(&self) -> bool {
+    pub(super) fn is_stderr(&self) -> bool {
         self.name == "stderr"
     }
 
     /// Has everything been read?
-    pub fn is_at_end(&self) -> bool {
+    pub(super) fn is_at_end(&self) -> bool {
         self.at_end
     }
 
     /// Moves what is there into the log; `raw` sees the bytes as they came.
-    pub fn copy(&mut self, log: &mut Log, now: Timestamp, raw: &mut dyn FnMut(&[u8])) {
+    pub(super) fn copy(&mut self, log: &mut Log, now: Timestamp, raw: &mut dyn FnMut(&[u8])) {
         let mut buffer = [0; 32 * 1024];
         let length = match self.source.read(&mut buffer) {
             Ok(length) => length,
@@ -154,7 +164,10 @@ mod tests {
     #[test]
     fn whole_lines_are_written_and_the_rest_waits() {
         let (text, used) = lines(b"one\n\ntwo", false);
-        assert_eq!(text, "1970-01-01T00:00:00.000000000Z stdout F one\n1970-01-01T00:00:00.000000000Z stdout F \n");
+        assert_eq!(
+            text,
+            "1970-01-01T00:00:00.000000000Z stdout F one\n1970-01-01T00:00:00.000000000Z stdout F \n"
+        );
         assert_eq!(used, 5);
         assert_eq!(lines(b"two", true).0, "1970-01-01T00:00:00.000000000Z stdout P two\n");
     }
@@ -173,7 +186,14 @@ mod tests {
     fn a_log_that_is_too_long_is_rotated_and_only_so_many_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        let mut log = Log::open(path.clone(), LogRotation { max_bytes: 10, max_files: 3 }).unwrap();
+        let mut log = Log::open(
+            path.clone(),
+            LogRotation {
+                max_bytes: 10,
+                max_files: 3,
+            },
+        )
+        .unwrap();
         for text in ["first--\n", "second-\n", "third--\n", "fourth-\n"] {
             log.append(text.as_bytes()).unwrap();
         }

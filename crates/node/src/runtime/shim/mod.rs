@@ -33,6 +33,7 @@ use crate::cgroup::PinnedCgroup;
 pub fn main(args: &[String]) -> i32 {
     let [folder] = args else { return 2 };
     let folder = PodFolder::new(folder);
+    crate::fd::close_strangers();
     match sandbox::receive_hello().and_then(|()| sandbox::enter(&folder)) {
         Ok(sandbox) => {
             let ready = say("ready\n").and_then(|()| sandbox::detach_stdio());
@@ -50,7 +51,7 @@ pub fn main(args: &[String]) -> i32 {
 
 /// To the daemon that waits for the first word.
 fn say(text: &str) -> io::Result<()> {
-    let mut stdin = std::mem::ManuallyDrop::new(fs::File::from(crate::cgroup::own_fd(0)));
+    let mut stdin = std::mem::ManuallyDrop::new(fs::File::from(crate::fd::own(0)));
     stdin.write_all(text.as_bytes())
 }
 
@@ -106,7 +107,11 @@ impl Shim {
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let sandbox::Sandbox { listener, record, cgroup } = sandbox;
+        let sandbox::Sandbox {
+            listener,
+            record,
+            cgroup,
+        } = sandbox;
         Ok(Self {
             folder,
             record,
@@ -178,7 +183,10 @@ impl Shim {
         }
         loop {
             let count = libc::nfds_t::try_from(fds.len()).unwrap_or(0);
-            #[expect(unsafe_code, reason = "the set is built of raw numbers, since what they belong to changes meanwhile")]
+            #[expect(
+                unsafe_code,
+                reason = "the set is built of raw numbers, since what they belong to changes meanwhile"
+            )]
             // SAFETY: `fds` is a valid array of that many entries; the descriptors are owned by `self`.
             let ready = unsafe { libc::poll(fds.as_mut_ptr(), count, -1) };
             if ready >= 0 {
@@ -189,7 +197,12 @@ impl Shim {
                 return Err(error);
             }
         }
-        Ok(tokens.into_iter().zip(&fds).filter(|(_, fd)| fd.revents != 0).map(|(token, _)| token).collect())
+        Ok(tokens
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| fd.revents != 0)
+            .map(|(token, _)| token)
+            .collect())
     }
 
     fn accept(&mut self) {
@@ -197,13 +210,20 @@ impl Shim {
             if socket.set_nonblocking(true).is_ok() {
                 let (id, state) = (self.next_connection, ConnectionState::Asking);
                 self.next_connection += 1;
-                self.connections.push(Connection { id, socket, request: vec![], state });
+                self.connections.push(Connection {
+                    id,
+                    socket,
+                    request: vec![],
+                    state,
+                });
             }
         }
     }
 
     fn read_connection(&mut self, id: u64) {
-        let Some(index) = self.connections.iter().position(|c| c.id == id) else { return };
+        let Some(index) = self.connections.iter().position(|c| c.id == id) else {
+            return;
+        };
         let connection = &mut self.connections[index];
         let gone = match &mut connection.state {
             ConnectionState::Waiting => true,
@@ -256,7 +276,13 @@ impl Shim {
                 match started {
                     Ok(container) => self.containers.push(container),
                     Err(error) => {
-                        self.reply(id, &Reply::Failed(Failure { starting: false, cause: error.to_string() }));
+                        self.reply(
+                            id,
+                            &Reply::Failed(Failure {
+                                starting: false,
+                                cause: error.to_string(),
+                            }),
+                        );
                     }
                 }
             }
@@ -277,8 +303,13 @@ impl Shim {
                 self.reply(id, &reply);
             }
             Request::Attach { name, attempt } => {
-                let running = self.containers.iter_mut().find(|c| c.is(&name, attempt) && !c.has_ended());
-                let Some(container) = running else { return self.reply(id, &Reply::Unknown) };
+                let running = self
+                    .containers
+                    .iter_mut()
+                    .find(|c| c.is(&name, attempt) && !c.has_ended());
+                let Some(container) = running else {
+                    return self.reply(id, &Reply::Unknown);
+                };
                 container.attached += 1;
                 if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
                     send(&mut connection.socket, &Reply::Done);
@@ -298,7 +329,9 @@ impl Shim {
     }
 
     fn container_event(&mut self, index: usize, source: Source) {
-        let Some(container) = self.containers.get_mut(index) else { return };
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
         let (name, attempt) = (container.config.name.clone(), container.config.attempt);
         let connections = &mut self.connections;
         container.ready(source, &mut |stderr, bytes| {
@@ -346,7 +379,9 @@ impl Shim {
     /// Publishes the end of those that have ended and said everything.
     fn finish(&mut self) {
         for index in 0..self.containers.len() {
-            let Some((exit, waiters)) = self.containers[index].finish(&self.folder) else { continue };
+            let Some((exit, waiters)) = self.containers[index].finish(&self.folder) else {
+                continue;
+            };
             for waiter in waiters {
                 self.reply(waiter, &Reply::Exited(exit.clone()));
             }
@@ -361,9 +396,8 @@ impl Shim {
         }
         // What failed to start or was removed needs no memory here; its files tell.
         let folder = &self.folder;
-        self.containers.retain(|c| {
-            !c.has_ended() || folder.attempt_file(&c.config.name, c.config.attempt, "json").exists()
-        });
+        self.containers
+            .retain(|c| !c.has_ended() || folder.attempt_file(&c.config.name, c.config.attempt, "json").exists());
         if !self.containers.iter().any(Container::is_starting) {
             self.early.clear();
         }
@@ -374,7 +408,11 @@ impl Shim {
 fn kill_children(spared: &[i32]) {
     let me = std::process::id();
     let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
-    for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !spared.contains(pid)) {
+    for pid in children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|pid| !spared.contains(pid))
+    {
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
     }
 }

@@ -16,7 +16,7 @@ use crate::runtime::protocol::{self, ShimHello};
 pub const NODE_NETNS_FD: i32 = 3;
 
 /// What the shim's loop starts with.
-pub struct Sandbox {
+pub(super) struct Sandbox {
     /// Answers the daemon.
     pub listener: UnixListener,
     /// The pod's record.
@@ -31,12 +31,14 @@ fn doing<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> io::Erro
 
 /// Receives the node's network namespace over stdin and puts it where a later daemon looks for it.
 #[expect(unsafe_code, reason = "stdin is a socket here, and fd 3 is a place, not a value")]
-pub fn receive_hello() -> io::Result<()> {
+pub(super) fn receive_hello() -> io::Result<()> {
     // SAFETY: the daemon starts a shim with a socket as stdin; it stays open for the whole process.
     let stdin = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(0) });
     let hello = protocol::receive::<ShimHello>(&*stdin)?;
     let (_, mut fds) = hello.ok_or_else(|| io::Error::other("the daemon went away"))?;
-    let netns = fds.pop().ok_or_else(|| io::Error::other("no network namespace came with the greeting"))?;
+    let netns = fds
+        .pop()
+        .ok_or_else(|| io::Error::other("no network namespace came with the greeting"))?;
     if netns.as_raw_fd() == NODE_NETNS_FD {
         std::mem::forget(netns);
         return Ok(());
@@ -46,7 +48,7 @@ pub fn receive_hello() -> io::Result<()> {
 }
 
 /// Becomes the sandbox of the pod in `folder` (which is also the working directory from now on).
-pub fn enter(folder: &PodFolder) -> io::Result<Sandbox> {
+pub(super) fn enter(folder: &PodFolder) -> io::Result<Sandbox> {
     let record = folder.pod().map_err(doing("reading pod.json"))?;
     std::env::set_current_dir(folder.path())?;
     nix::unistd::setsid().ok();
@@ -66,14 +68,28 @@ pub fn enter(folder: &PodFolder) -> io::Result<Sandbox> {
     };
     // Not `nodev`: it may hold writable layers.
     fs::create_dir_all(folder.join("run"))?;
-    mount(Some("run"), &folder.join("run"), Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=700"))
-        .map_err(doing("mounting run"))?;
+    mount(
+        Some("run"),
+        &folder.join("run"),
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+        Some("mode=700"),
+    )
+    .map_err(doing("mounting run"))?;
     tmpfs(&folder.join("run/shm"), "mode=1777,size=64m")?;
     for volume in &record.config.memory_volumes {
-        let size = volume.size_bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+        let size = volume
+            .size_bytes
+            .map(|bytes| format!(",size={bytes}"))
+            .unwrap_or_default();
         tmpfs(&volume.path, &format!("mode=0777{size}"))?;
     }
-    let cgroup = record.cgroup.as_ref().map(|group| group.pin()).transpose().map_err(doing("opening the pod's cgroup"))?;
+    let cgroup = record
+        .cgroup
+        .as_ref()
+        .map(|group| group.pin())
+        .transpose()
+        .map_err(doing("opening the pod's cgroup"))?;
     hide_cgroups()?;
     nix::sys::prctl::set_child_subreaper(true)?;
     // Bound by a relative name: a socket's path may have 108 bytes, a state directory more.
@@ -83,7 +99,11 @@ pub fn enter(folder: &PodFolder) -> io::Result<Sandbox> {
     let me = ProcessRecord::of(std::process::id().cast_signed());
     let me = me.ok_or_else(|| io::Error::other("cannot find myself in /proc"))?;
     write_json(&folder.join("shim.json"), &me)?;
-    Ok(Sandbox { listener, record, cgroup })
+    Ok(Sandbox {
+        listener,
+        record,
+        cgroup,
+    })
 }
 
 /// As containerd's `enable_unprivileged_ports` and `enable_unprivileged_icmp`: a container without root may listen on
@@ -113,7 +133,7 @@ fn hide_cgroups() -> io::Result<()> {
 }
 
 /// The daemon may go away: keep none of its pipes. stderr stays the shim's log.
-pub fn detach_stdio() -> io::Result<()> {
+pub(super) fn detach_stdio() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     for fd in 0..2 {
         nix::unistd::dup2(null.as_raw_fd(), fd)?;

@@ -22,7 +22,7 @@ use crate::runtime::oci::{self, Bind};
 use crate::runtime::rootfs::{self, Links, open_below};
 
 /// What the fork gets from the shim.
-pub struct Start<'a> {
+pub(super) struct Start<'a> {
     /// The pod's folder.
     pub folder: &'a PodFolder,
     /// The container.
@@ -37,7 +37,7 @@ pub struct Start<'a> {
 
 impl Start<'_> {
     /// Runs in the fork and ends it.
-    pub fn run(self) -> ! {
+    pub(super) fn run(mut self) -> ! {
         reset_signals();
         let report = self.report.as_raw_fd();
         let _ = tracing::subscriber::set_global_default(Reporter(report));
@@ -52,8 +52,14 @@ impl Start<'_> {
         }
     }
 
-    fn create(self) -> io::Result<i32> {
-        let Self { folder, config, stdio, terminal, report } = self;
+    fn create(&mut self) -> io::Result<i32> {
+        let Self {
+            folder,
+            config,
+            stdio,
+            terminal,
+            report,
+        } = self;
         let id = format!("{}-{}", config.name, config.attempt);
         let bundle = folder.join("run").join("bundle").join(&id);
         fs::create_dir_all(&bundle)?;
@@ -65,7 +71,11 @@ impl Start<'_> {
             !is_mapped(&map("/proc/self/uid_map"), user.uid) || !is_mapped(&map("/proc/self/gid_map"), user.gid);
         let groups_denied = map("/proc/self/setgroups").trim() == "deny";
         let groups: &[u32] = if groups_denied { &[] } else { &user.supplementary_groups };
-        let ids = if own_namespace { (0, 0, groups) } else { (user.uid, user.gid, groups) };
+        let ids = if own_namespace {
+            (0, 0, groups)
+        } else {
+            (user.uid, user.gid, groups)
+        };
         if !groups_denied && groups.is_empty() {
             // libcontainer leaves ours when it is given none.
             nix::unistd::setgroups(&[]).ok();
@@ -93,13 +103,15 @@ impl Start<'_> {
             .with_root_path(folder.join("run").join("oci"))
             .map_err(failed)?
             .with_executor(program);
-        if let Some([stdin, stdout, stderr]) = stdio {
+        if let Some([stdin, stdout, stderr]) = stdio.take() {
             builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
         }
         let builder = builder.as_init(&bundle).with_systemd(false).with_detach(true);
         let mut container = builder.build().map_err(failed)?;
         container.start().map_err(failed)?;
-        let pid = container.pid().ok_or_else(|| io::Error::other("libcontainer tells no pid"))?;
+        let pid = container
+            .pid()
+            .ok_or_else(|| io::Error::other("libcontainer tells no pid"))?;
         Ok(pid.as_raw())
     }
 }
@@ -124,7 +136,11 @@ fn mount_rootfs(folder: &PodFolder, config: &ContainerConfig) -> io::Result<Path
     fs::create_dir_all(&dir)?;
     // Where the state directory lies on overlayfs itself (a Docker container), writes go to memory.
     let rw = if rootfs::is_on_overlay(&dir) {
-        folder.join("run").join("rw").join(&config.name).join(config.attempt.to_string())
+        folder
+            .join("run")
+            .join("rw")
+            .join(&config.name)
+            .join(config.attempt.to_string())
     } else {
         dir
     };
@@ -149,7 +165,11 @@ fn binds(config: &ContainerConfig, bundle: &Path) -> io::Result<Vec<Bind>> {
                 // could put a link there.
                 let opened = open_below(&File::open(&volume.source)?, path, Links::Beneath);
                 let opened = opened.map_err(|error| {
-                    io::Error::other(format!("opening subPath `{}` of the volume at `{}`: {error}", path.display(), volume.target))
+                    io::Error::other(format!(
+                        "opening subPath `{}` of the volume at `{}`: {error}",
+                        path.display(),
+                        volume.target
+                    ))
                 })?;
                 let pin = bundle.join(format!("subpath-{number}"));
                 let found = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
@@ -164,13 +184,17 @@ fn binds(config: &ContainerConfig, bundle: &Path) -> io::Result<Vec<Bind>> {
             }
         };
         let source = source.to_string_lossy().into_owned();
-        binds.push(Bind { source, target: volume.target.clone(), read_only: volume.read_only });
+        binds.push(Bind {
+            source,
+            target: volume.target.clone(),
+            read_only: volume.read_only,
+        });
     }
     Ok(binds)
 }
 
 fn tell(report: RawFd, line: &str) {
-    let mut pipe = std::mem::ManuallyDrop::new(File::from(crate::cgroup::own_fd(report)));
+    let mut pipe = std::mem::ManuallyDrop::new(File::from(crate::fd::own(report)));
     let line = line.replace('\n', " ");
     let _ = pipe.write_all(format!("{line}\n").as_bytes());
 }
