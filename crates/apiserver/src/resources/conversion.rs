@@ -51,7 +51,7 @@ static EVENTS: Conversion = Conversion {
 };
 
 /// The conversion of a resource, `None` where it is stored as it is.
-pub(super) fn of(group: &str, version: &str, plural: &str) -> Option<&'static Conversion> {
+pub(crate) fn of(group: &str, version: &str, plural: &str) -> Option<&'static Conversion> {
     match (group, version, plural) {
         ("autoscaling", "v1", "horizontalpodautoscalers") => Some(&HPA_V1),
         ("events.k8s.io", "v1", "events") => Some(&EVENTS),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::list::ListMeta;
 use super::partial;
 use crate::request::{MetadataForm, Query, invalid_options};
+use crate::table;
 
 /// `TableOptions`.
 #[derive(Clone, Copy, Debug)]
@@ -83,18 +84,22 @@ fn row(kind: &GroupVersionKind, object: &Value, options: &TableOptions, now: Tim
         Include::Metadata => partial(object, options.form),
         Include::Object => object.clone(),
     };
-    json!({"cells": cells(kind, object, now), "object": included})
+    let mut row = json!({"cells": table::cells(kind, object, now), "object": included});
+    if let Some(conditions) = table::conditions(kind, object) {
+        row["conditions"] = conditions.into();
+    }
+    row
 }
 
-fn columns(_kind: &GroupVersionKind) -> Value {
-    // SEAM: `table::columns`.
-    json!([
-        {"name": "Name", "type": "string", "format": "name", "description": "Name", "priority": 0},
-        {"name": "Created At", "type": "date", "format": "", "description": "Created At", "priority": 0},
-    ])
-}
-
-fn cells(_kind: &GroupVersionKind, object: &Value, _now: Timestamp) -> Value {
-    // SEAM: `table::cells`.
-    json!([object["metadata"]["name"], object["metadata"]["creationTimestamp"]])
+fn columns(kind: &GroupVersionKind) -> Value {
+    let definition = |column: &table::Column| {
+        json!({
+            "name": column.name,
+            "type": column.kind,
+            "format": column.format,
+            "description": column.description,
+            "priority": column.priority,
+        })
+    };
+    table::columns(kind).iter().map(definition).collect()
 }
