@@ -176,6 +176,8 @@ struct Correlator {
     written: HashMap<Identity, Written>,
     similar: HashMap<Identity, Similar>,
     spam: HashMap<(&'static str, String), Tokens>,
+    /// The number in the last name given: two events of one instant must not get the same name.
+    last_name: i128,
 }
 
 /// What makes two occurrences the same (with the message) or similar (without it).
@@ -233,11 +235,8 @@ impl Correlator {
             }
             None => {
                 // Kubernetes' name: the object's, and the nanoseconds of the first time in hexadecimal.
-                let name = format!(
-                    "{}.{:x}",
-                    occurrence.about.name.as_deref().unwrap_or_default(),
-                    at.as_nanosecond()
-                );
+                self.last_name = at.as_nanosecond().max(self.last_name + 1);
+                let name = format!("{}.{:x}", occurrence.about.name.as_deref().unwrap_or_default(), self.last_name);
                 self.written.insert(
                     identity,
                     Written {

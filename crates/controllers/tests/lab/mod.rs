@@ -1,0 +1,453 @@
+//! A cluster in a test: the API server in process, the controllers, and a kubelet of a few lines. Time is tokio's, paused:
+//! five minutes of waiting take none, and timestamps move with it.
+
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use apimachinery::clock::Clock;
+use apimachinery::pace::Pace;
+use controllers::Controllers;
+use futures::StreamExt;
+use http::{Request, Response};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for anything in these tests; in paused time it passes only when nothing else can happen.
+pub const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Wall time that moves with tokio's.
+#[derive(Clone, Copy, Debug)]
+struct TokioClock(Timestamp, Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        self.0 + self.1.elapsed()
+    }
+}
+
+/// Answers of another API than the server's own, by path.
+pub type Answers = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+
+pub struct Lab {
+    pub client: Client,
+    pub server: apiserver::Server,
+    pub clock: Arc<dyn Clock>,
+    pub kubelet: Arc<Kubelet>,
+    answers: Answers,
+    pace: Pace,
+    shutdown: CancellationToken,
+    controllers: Option<Controllers>,
+}
+
+impl Lab {
+    pub async fn start() -> Self {
+        Self::with(Pace::REAL, Arc::new(|_| None)).await
+    }
+
+    /// A cluster with a pace, and answers for paths that the server itself does not serve.
+    pub async fn with(pace: Pace, answers: Answers) -> Self {
+        let start = "2026-01-01T00:00:00Z".parse().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock(start, Instant::now()));
+        let mut config = apiserver::Config::new(apiserver::Storage::Memory);
+        config.clock = clock.clone();
+        let server = apiserver::Server::open(config).await.unwrap();
+        let client = server.client();
+        let kubelet = Arc::new(Kubelet::new(client.clone(), clock.clone()));
+        tokio::spawn(kubelet.clone().run());
+        let shutdown = CancellationToken::new();
+        let mut lab = Self {
+            client,
+            server,
+            clock,
+            kubelet,
+            answers,
+            pace,
+            shutdown,
+            controllers: None,
+        };
+        lab.start_controllers();
+        lab
+    }
+
+    pub fn start_controllers(&mut self) {
+        let (server, answers) = (self.server.clone(), self.answers.clone());
+        self.shutdown = CancellationToken::new();
+        self.controllers = Some(controllers::start(controllers::Config {
+            client_for: Arc::new(move |name| client_as(&server, &answers, name)),
+            pace: self.pace,
+            clock: self.clock.clone(),
+            ca_pem: "-----BEGIN CERTIFICATE-----".to_owned(),
+            shutdown: self.shutdown.clone(),
+        }));
+    }
+
+    /// Ends the controllers, as a crash of theirs would.
+    pub async fn stop_controllers(&mut self) {
+        self.shutdown.cancel();
+        if let Some(controllers) = self.controllers.take() {
+            controllers.join().await;
+        }
+    }
+
+    pub fn next_moves(&self) -> Vec<controllers::NextMove> {
+        self.controllers.as_ref().unwrap().next_moves()
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub async fn create<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    pub async fn merge<K>(&self, name: &str, patch: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        self.api()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap()
+    }
+
+    pub async fn list<K>(&self) -> Vec<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        self.api().list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Waits until an object of this name satisfies `condition`; panics with the last state if it never does.
+    pub async fn until<K>(&self, name: &str, condition: impl Fn(&K) -> bool) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        until_in(&self.api(), name, condition).await
+    }
+
+    /// Waits until the list of `K` satisfies `condition`.
+    pub async fn until_all<K>(&self, condition: impl Fn(&[K]) -> bool) -> Vec<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        until_all_in(&self.api(), condition).await
+    }
+
+    /// Waits until `deployment` is complete: all replicas updated and available, and the controller has seen the spec.
+    pub async fn until_complete(&self, name: &str) -> Deployment {
+        self.until(name, |deployment: &Deployment| {
+            let status = deployment.status.clone().unwrap_or_default();
+            let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+            let progressing = status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == "Progressing");
+            status.observed_generation >= deployment.metadata.generation
+                && status.replicas.or(Some(0)) == wanted
+                && status.updated_replicas.or(Some(0)) == wanted
+                && status.available_replicas.or(Some(0)) == wanted
+                && progressing.is_none_or(|condition| condition.reason.as_deref() == Some("NewReplicaSetAvailable"))
+        })
+        .await
+    }
+
+    /// Events about `name`, in order, as `Type Reason count: message`.
+    pub async fn events(&self, kind: &str, name: &str) -> Vec<String> {
+        // Events are written behind the back of whoever records them.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut events = self.list::<Event>().await;
+        events.retain(|event| {
+            event.involved_object.kind.as_deref() == Some(kind) && event.involved_object.name.as_deref() == Some(name)
+        });
+        events.sort_by_key(|event| event.metadata.name.clone());
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        events
+            .iter()
+            .map(|event| {
+                let count = event.count.unwrap_or_default();
+                format!(
+                    "{} {} {count}: {}",
+                    text(&event.type_),
+                    text(&event.reason),
+                    text(&event.message)
+                )
+            })
+            .collect()
+    }
+
+    pub async fn replica_sets(&self) -> Vec<ReplicaSet> {
+        let mut sets = self.list::<ReplicaSet>().await;
+        sets.sort_by_key(|set| revision(&set.metadata.annotations));
+        sets
+    }
+}
+
+pub fn revision(annotations: &Option<BTreeMap<String, String>>) -> i64 {
+    let annotation = annotations
+        .as_ref()
+        .and_then(|all| all.get("deployment.kubernetes.io/revision"));
+    annotation
+        .and_then(|revision| revision.parse().ok())
+        .unwrap_or_default()
+}
+
+pub async fn until_in<K>(api: &Api<K>, name: &str, condition: impl Fn(&K) -> bool) -> K
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
+{
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(watcher(api.clone(), config));
+    let mut last = None;
+    let found = tokio::time::timeout(PATIENCE, async {
+        while let Some(event) = events.next().await {
+            if let Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) = event {
+                if condition(&object) {
+                    return Some(object);
+                }
+                last = Some(object);
+            }
+        }
+        None
+    });
+    match found.await {
+        Ok(Some(object)) => object,
+        _ => panic!(
+            "`{name}` never got there; last seen: {}",
+            serde_json::to_string_pretty(&last).unwrap()
+        ),
+    }
+}
+
+pub async fn until_all_in<K>(api: &Api<K>, condition: impl Fn(&[K]) -> bool) -> Vec<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
+{
+    let mut events = std::pin::pin!(watcher(api.clone(), watcher::Config::default()));
+    let mut objects = BTreeMap::new();
+    let (mut listed, mut last) = (false, Vec::new());
+    let found = tokio::time::timeout(PATIENCE, async {
+        while let Some(event) = events.next().await {
+            let name = |object: &K| (object.meta().namespace.clone(), object.meta().name.clone());
+            match event {
+                Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                    objects.insert(name(&object), object);
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    objects.remove(&name(&object));
+                }
+                Ok(watcher::Event::InitDone) => listed = true,
+                _ => {}
+            }
+            last = objects.values().cloned().collect();
+            if listed && condition(&last) {
+                return true;
+            }
+        }
+        false
+    });
+    if !matches!(found.await, Ok(true)) {
+        panic!(
+            "the list never got there; last seen: {}",
+            serde_json::to_string_pretty(&last).unwrap()
+        );
+    }
+    last
+}
+
+/// A client under a controller's identity; paths that `answers` knows never reach the server.
+fn client_as(server: &apiserver::Server, answers: &Answers, name: &str) -> Client {
+    let user = match name {
+        controllers::INFORMERS => "system:kube-controller-manager".to_owned(),
+        controller => format!("system:serviceaccount:kube-system:{controller}"),
+    };
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    let inner = server.client_as(&user, if name == controllers::INFORMERS { &[] } else { &groups });
+    let answers = answers.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, answers) = (inner.clone(), answers.clone());
+        async move {
+            let path = request
+                .uri()
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            if let Some(answer) = answers(&path) {
+                let code = answer["code"].as_u64().filter(|_| answer["kind"] == "Status");
+                let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(200);
+                return Ok(Response::builder()
+                    .status(code)
+                    .body(Body::from(answer.to_string().into_bytes()))
+                    .unwrap());
+            }
+            client.send(request).await
+        }
+    });
+    Client::new(service, "default")
+}
+
+/// Runs pods without running anything: it says they are ready, and lets go of deleted ones.
+pub struct Kubelet {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    /// Pods whose image contains one of these never become ready.
+    unready: Mutex<Vec<String>>,
+    paused: std::sync::atomic::AtomicBool,
+}
+
+impl Kubelet {
+    fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            client,
+            clock,
+            unready: Mutex::default(),
+            paused: false.into(),
+        }
+    }
+
+    /// Pods of this image stay unready.
+    pub fn never_ready(&self, image: &str) {
+        self.unready.lock().unwrap().push(image.to_owned());
+    }
+
+    /// From now on nothing is done for anybody.
+    pub fn pause(&self) {
+        self.paused.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    async fn run(self: Arc<Self>) {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+        while let Some(event) = events.next().await {
+            if let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event
+                && !self.paused.load(std::sync::atomic::Ordering::Relaxed)
+            {
+                self.sync(&pod).await;
+            }
+        }
+    }
+
+    async fn sync(&self, pod: &Pod) {
+        let (name, namespace) = (
+            pod.metadata.name.as_deref().unwrap(),
+            pod.metadata.namespace.as_deref().unwrap(),
+        );
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        if pod.metadata.deletion_timestamp.is_some() {
+            let _ = api
+                .delete(
+                    name,
+                    &DeleteParams {
+                        grace_period_seconds: Some(0),
+                        ..Default::default()
+                    },
+                )
+                .await;
+            return;
+        }
+        let image = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.containers[0].image.clone())
+            .unwrap_or_default();
+        let stays_unready = self
+            .unready
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|unready| image.contains(unready));
+        let is_new = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.start_time.as_ref())
+            .is_none();
+        if is_new && !stays_unready {
+            self.set_ready(namespace, name, true).await;
+        }
+    }
+
+    pub async fn set_ready(&self, namespace: &str, name: &str, ready: bool) {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let Ok(pod) = api.get(name).await else { return };
+        let started = pod.status.as_ref().and_then(|status| status.start_time.clone());
+        let created = pod.metadata.creation_timestamp.clone();
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let now = apimachinery::time::format(self.clock.now());
+        let octet = name
+            .bytes()
+            .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte))
+            % 250
+            + 2;
+        let status = json!({"status": {
+            "phase": "Running",
+            "startTime": started.or(created),
+            "podIP": format!("10.244.0.{octet}"),
+            "podIPs": [{"ip": format!("10.244.0.{octet}")}],
+            "hostIP": node.map(|_| "10.0.0.1"),
+            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": now}],
+        }});
+        let _ = api
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+            .await;
+    }
+}
+
+/// A Deployment `web` of one container with image `image`.
+pub fn deployment(replicas: i32, image: &str, more: Value) -> Value {
+    let mut deployment = json!({
+        "metadata": {"name": "web", "labels": {"app": "web"}},
+        "spec": {
+            "replicas": replicas,
+            "progressDeadlineSeconds": 600,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{
+                    "name": "web", "image": image, "resources": {"requests": {"cpu": "100m"}}}]},
+            },
+        },
+    });
+    if let Value::Object(more) = more {
+        deployment["spec"].as_object_mut().unwrap().extend(more);
+    }
+    deployment
+}
