@@ -236,7 +236,11 @@ impl Correlator {
             None => {
                 // Kubernetes' name: the object's, and the nanoseconds of the first time in hexadecimal.
                 self.last_name = at.as_nanosecond().max(self.last_name + 1);
-                let name = format!("{}.{:x}", occurrence.about.name.as_deref().unwrap_or_default(), self.last_name);
+                let name = format!(
+                    "{}.{:x}",
+                    occurrence.about.name.as_deref().unwrap_or_default(),
+                    self.last_name
+                );
                 self.written.insert(
                     identity,
                     Written {

@@ -14,6 +14,7 @@ use apimachinery::pace::Pace;
 use tokio_util::sync::CancellationToken;
 
 mod deployment;
+mod endpoints;
 mod error;
 mod events;
 mod expectations;
@@ -26,6 +27,7 @@ mod pods;
 mod reconcile;
 mod replicaset;
 mod selector;
+mod serviceaccount;
 mod workqueue;
 
 use informers::Informers;
@@ -84,6 +86,10 @@ pub fn start(config: Config) -> Controllers {
     run.this(deployment::start(&context));
     let moves = hpa::Moves::default();
     run.this(hpa::start(&context, moves.clone()));
+    run.this(endpoints::start_slices(&context));
+    run.this(endpoints::start_legacy(&context));
+    run.this(serviceaccount::start(&context));
+    run.this(serviceaccount::start_root_ca(&context, config.ca_pem));
     tasks.spawn(write_events);
     context.informers.run(&context.client(INFORMERS), &mut tasks, &shutdown);
     Controllers { tasks, moves }
