@@ -115,11 +115,8 @@ impl PodWatcher {
                 }
                 self.queue.add(key);
             }
-            None if ownership::controller_of(&new.metadata).is_none() => {
-                if moved || old.metadata.labels != new.metadata.labels {
-                    self.orphan(new);
-                }
-            }
+            // `orphan` looks whether it is one.
+            None if moved || old.metadata.labels != new.metadata.labels => self.orphan(new),
             None => {}
         }
     }

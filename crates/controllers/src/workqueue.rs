@@ -129,11 +129,6 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.state().failures.remove(key);
     }
 
-    /// When `key` is due by itself, if it waits.
-    pub(crate) fn due(&self, key: &K) -> Option<Instant> {
-        self.state().waiting_since.get(key).map(|&(at, _)| at)
-    }
-
     /// The next key. Every key got must be given back with [`WorkQueue::done`]. Safe to cancel. One caller at a time.
     pub(crate) async fn get(&self) -> K {
         loop {

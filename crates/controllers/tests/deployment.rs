@@ -1,5 +1,7 @@
 //! Deployments and ReplicaSets against the API server in process.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod lab;
 
 use std::sync::{Arc, Mutex};
@@ -93,7 +95,8 @@ async fn a_deployment_of_three_comes_to_three_pods_and_says_so() {
         .iter()
         .map(|pod| format!("Normal SuccessfulCreate 1: Created pod: {}", pod.name_any()))
         .collect();
-    (told.sort(), expected.sort());
+    told.sort();
+    expected.sort();
     assert_eq!(told, expected);
 }
 

@@ -58,13 +58,13 @@ pub(super) struct Youth {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unable {
     #[error("no pods returned by selector while calculating replica count")]
-    NoPods,
+    NothingSelected,
     #[error("did not receive metrics for targeted pods (pods might be unready)")]
-    NoSamples,
+    MissingSamples,
     #[error("no metrics returned matched known pods")]
-    NoKnownPods,
+    UnknownPods,
     #[error("missing request for {resource} in container {container} of Pod {pod}")]
-    NoRequest {
+    MissingRequest {
         resource: String,
         container: String,
         pod: String,
@@ -152,7 +152,7 @@ impl Target<'_> {
             return Ok(self.current);
         }
         if self.pods.is_empty() {
-            return Err(Unable::NoPods);
+            return Err(Unable::NothingSelected);
         }
         let ready = self
             .pods
@@ -217,7 +217,7 @@ impl Target<'_> {
     /// Sorts the pods by what may be concluded from them, and drops samples that say nothing.
     fn group(&self, samples: &mut Samples, resource: Option<&str>) -> Result<Groups<'_>, Unable> {
         if self.pods.is_empty() {
-            return Err(Unable::NoPods);
+            return Err(Unable::NothingSelected);
         }
         let mut groups = Groups::default();
         for pod in self.pods {
@@ -239,7 +239,7 @@ impl Target<'_> {
             }
         }
         if samples.is_empty() {
-            Err(Unable::NoSamples)
+            Err(Unable::MissingSamples)
         } else {
             Ok(groups)
         }
@@ -308,7 +308,7 @@ fn utilization_ratio(
         )
     });
     if requested == 0 {
-        return Err(Unable::NoKnownPods);
+        return Err(Unable::UnknownPods);
     }
     let utilization = i32::try_from(used.saturating_mul(100) / requested).unwrap_or(i32::MAX);
     Ok((f64::from(utilization) / f64::from(target), utilization, used / count))
@@ -329,7 +329,7 @@ fn requests(pods: &[Arc<Pod>], resource: Resource<'_>) -> Result<BTreeMap<String
     pods.iter()
         .map(|pod| {
             let name = pod.metadata.name.clone().unwrap_or_default();
-            let request = pod_request(pod, resource).map_err(|container| Unable::NoRequest {
+            let request = pod_request(pod, resource).map_err(|container| Unable::MissingRequest {
                 resource: resource.name.to_owned(),
                 container,
                 pod: name.clone(),

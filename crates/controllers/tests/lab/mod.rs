@@ -2,6 +2,7 @@
 //! five minutes of waiting take none, and timestamps move with it.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for anything in these tests; in paused time it passes only when nothing else can happen.
-pub const PATIENCE: Duration = Duration::from_secs(3600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Wall time that moves with tokio's.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +41,13 @@ impl Clock for TokioClock {
 }
 
 /// Answers of another API than the server's own, by path.
-pub type Answers = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+pub(crate) type Answers = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
 
-pub struct Lab {
-    pub client: Client,
-    pub server: apiserver::Server,
-    pub clock: Arc<dyn Clock>,
-    pub kubelet: Arc<Kubelet>,
+pub(crate) struct Lab {
+    pub(crate) client: Client,
+    pub(crate) server: apiserver::Server,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) kubelet: Arc<Kubelet>,
     answers: Answers,
     pace: Pace,
     shutdown: CancellationToken,
@@ -54,12 +55,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Pace::REAL, Arc::new(|_| None)).await
     }
 
     /// A cluster with a pace, and answers for paths that the server itself does not serve.
-    pub async fn with(pace: Pace, answers: Answers) -> Self {
+    pub(crate) async fn with(pace: Pace, answers: Answers) -> Self {
         let start = "2026-01-01T00:00:00Z".parse().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(TokioClock(start, Instant::now()));
         let mut config = apiserver::Config::new(apiserver::Storage::Memory);
@@ -83,7 +84,7 @@ impl Lab {
         lab
     }
 
-    pub fn start_controllers(&mut self) {
+    pub(crate) fn start_controllers(&mut self) {
         let (server, answers) = (self.server.clone(), self.answers.clone());
         self.shutdown = CancellationToken::new();
         self.controllers = Some(controllers::start(controllers::Config {
@@ -96,25 +97,25 @@ impl Lab {
     }
 
     /// Ends the controllers, as a crash of theirs would.
-    pub async fn stop_controllers(&mut self) {
+    pub(crate) async fn stop_controllers(&mut self) {
         self.shutdown.cancel();
         if let Some(controllers) = self.controllers.take() {
             controllers.join().await;
         }
     }
 
-    pub fn next_moves(&self) -> Vec<controllers::NextMove> {
+    pub(crate) fn next_moves(&self) -> Vec<controllers::NextMove> {
         self.controllers.as_ref().unwrap().next_moves()
     }
 
-    pub fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    pub async fn create<K>(&self, object: Value) -> K
+    pub(crate) async fn create<K>(&self, object: Value) -> K
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
@@ -126,7 +127,7 @@ impl Lab {
         self.api().create(&PostParams::default(), &object).await.unwrap()
     }
 
-    pub async fn merge<K>(&self, name: &str, patch: Value) -> K
+    pub(crate) async fn merge<K>(&self, name: &str, patch: Value) -> K
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
@@ -136,7 +137,7 @@ impl Lab {
             .unwrap()
     }
 
-    pub async fn list<K>(&self) -> Vec<K>
+    pub(crate) async fn list<K>(&self) -> Vec<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
@@ -144,7 +145,7 @@ impl Lab {
     }
 
     /// Waits until an object of this name satisfies `condition`; panics with the last state if it never does.
-    pub async fn until<K>(&self, name: &str, condition: impl Fn(&K) -> bool) -> K
+    pub(crate) async fn until<K>(&self, name: &str, condition: impl Fn(&K) -> bool) -> K
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
@@ -158,7 +159,7 @@ impl Lab {
     }
 
     /// Waits until the list of `K` satisfies `condition`.
-    pub async fn until_all<K>(&self, condition: impl Fn(&[K]) -> bool) -> Vec<K>
+    pub(crate) async fn until_all<K>(&self, condition: impl Fn(&[K]) -> bool) -> Vec<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
@@ -172,7 +173,7 @@ impl Lab {
     }
 
     /// Waits until `deployment` is complete: all replicas updated and available, and the controller has seen the spec.
-    pub async fn until_complete(&self, name: &str) -> Deployment {
+    pub(crate) async fn until_complete(&self, name: &str) -> Deployment {
         self.until(name, |deployment: &Deployment| {
             let status = deployment.status.clone().unwrap_or_default();
             let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
@@ -191,7 +192,7 @@ impl Lab {
     }
 
     /// Events about `name`, in order, as `Type Reason count: message`.
-    pub async fn events(&self, kind: &str, name: &str) -> Vec<String> {
+    pub(crate) async fn events(&self, kind: &str, name: &str) -> Vec<String> {
         // Events are written behind the back of whoever records them.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let mut events = self.list::<Event>().await;
@@ -214,14 +215,14 @@ impl Lab {
             .collect()
     }
 
-    pub async fn replica_sets(&self) -> Vec<ReplicaSet> {
+    pub(crate) async fn replica_sets(&self) -> Vec<ReplicaSet> {
         let mut sets = self.list::<ReplicaSet>().await;
         sets.sort_by_key(|set| revision(&set.metadata.annotations));
         sets
     }
 }
 
-pub fn revision(annotations: &Option<BTreeMap<String, String>>) -> i64 {
+pub(crate) fn revision(annotations: &Option<BTreeMap<String, String>>) -> i64 {
     let annotation = annotations
         .as_ref()
         .and_then(|all| all.get("deployment.kubernetes.io/revision"));
@@ -230,7 +231,7 @@ pub fn revision(annotations: &Option<BTreeMap<String, String>>) -> i64 {
         .unwrap_or_default()
 }
 
-pub async fn until_in<K>(api: &Api<K>, name: &str, condition: impl Fn(&K) -> bool) -> K
+pub(crate) async fn until_in<K>(api: &Api<K>, name: &str, condition: impl Fn(&K) -> bool) -> K
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
 {
@@ -257,7 +258,7 @@ where
     }
 }
 
-pub async fn until_all_in<K>(api: &Api<K>, condition: impl Fn(&[K]) -> bool) -> Vec<K>
+pub(crate) async fn until_all_in<K>(api: &Api<K>, condition: impl Fn(&[K]) -> bool) -> Vec<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
 {
@@ -325,7 +326,7 @@ fn client_as(server: &apiserver::Server, answers: &Answers, name: &str) -> Clien
 }
 
 /// Runs pods without running anything: it says they are ready, and lets go of deleted ones.
-pub struct Kubelet {
+pub(crate) struct Kubelet {
     client: Client,
     clock: Arc<dyn Clock>,
     /// Pods whose image contains one of these never become ready.
@@ -344,12 +345,12 @@ impl Kubelet {
     }
 
     /// Pods of this image stay unready.
-    pub fn never_ready(&self, image: &str) {
+    pub(crate) fn never_ready(&self, image: &str) {
         self.unready.lock().unwrap().push(image.to_owned());
     }
 
     /// From now on nothing is done for anybody.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.paused.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
@@ -404,7 +405,7 @@ impl Kubelet {
         }
     }
 
-    pub async fn set_ready(&self, namespace: &str, name: &str, ready: bool) {
+    pub(crate) async fn set_ready(&self, namespace: &str, name: &str, ready: bool) {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let Ok(pod) = api.get(name).await else { return };
         let started = pod.status.as_ref().and_then(|status| status.start_time.clone());
@@ -431,7 +432,7 @@ impl Kubelet {
 }
 
 /// A Deployment `web` of one container with image `image`.
-pub fn deployment(replicas: i32, image: &str, more: Value) -> Value {
+pub(crate) fn deployment(replicas: i32, image: &str, more: Value) -> Value {
     let mut deployment = json!({
         "metadata": {"name": "web", "labels": {"app": "web"}},
         "spec": {

@@ -492,7 +492,7 @@ fn the_value_of_something_else_is_in_proportion_to_ready_pods() {
         Ok(3)
     );
     assert_eq!(value(0, 25_000, 10_000, &[]), Ok(3));
-    assert_eq!(value(2, 25_000, 10_000, &[]), Err(Unable::NoPods));
+    assert_eq!(value(2, 25_000, 10_000, &[]), Err(Unable::NothingSelected));
 }
 
 #[test]
