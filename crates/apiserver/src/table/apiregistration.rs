@@ -1,39 +1,42 @@
 //! APIService.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cell::{age, condition, name};
-use super::{AGE, Column, NAME, Printer};
-use crate::strategy::walk::{at, text};
+use super::column::{AGE, Column, NAME, shown};
+use super::show;
+use crate::strategy::walk::{self, at};
 
-pub(super) static API_SERVICE: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::text("Service", "Who serves the version."),
-        Column::text("Available", "Whether it is being served."),
-        AGE,
-    ],
-    cells: |service, now| {
-        let server = at(service, &["spec", "service"]).map_or_else(
-            || "Local".to_owned(),
-            |target| format!("{}/{}", text(target, &["namespace"]), text(target, &["name"])),
-        );
-        vec![
-            name(service),
-            server.into(),
-            available(service).into(),
-            age(service, now),
-        ]
-    },
-};
+pub(super) fn columns(kind: &str) -> Option<&'static [Column]> {
+    (kind == "APIService").then_some(API_SERVICE)
+}
 
-fn available(service: &Value) -> String {
-    let Some(condition) = condition(service, "Available") else {
-        return "Unknown".to_owned();
+static API_SERVICE: &[Column] = &[
+    NAME,
+    shown("Service", "The service that serves this API, or Local", service),
+    shown("Available", "Whether this API answers, and why not", available),
+    AGE,
+];
+
+fn service(object: &Value, _: Timestamp) -> Value {
+    match at(object, &["spec", "service"]) {
+        None => "Local".into(),
+        Some(service) => format!(
+            "{}/{}",
+            walk::text(service, &["namespace"]),
+            walk::text(service, &["name"])
+        )
+        .into(),
+    }
+}
+
+fn available(object: &Value, _: Timestamp) -> Value {
+    let Some(condition) = show::condition(object, "Available") else {
+        return "Unknown".into();
     };
-    match text(condition, &["status"]) {
-        "True" => "True".to_owned(),
-        status => format!("{status} ({})", text(condition, &["reason"])),
+    match (walk::text(condition, &["status"]), walk::text(condition, &["reason"])) {
+        (status @ "True", _) | (status, "") => status.into(),
+        (status, reason) => format!("{status} ({reason})").into(),
     }
 }
 
@@ -41,18 +44,24 @@ fn available(service: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
     use crate::table::testing::row;
 
     #[test]
-    fn a_version_is_local_or_somebodys() {
-        let local = json!({"metadata": {"name": "v1.apps"}, "status": {"conditions": [{"type": "Available", "status": "True"}]}});
-        assert_eq!(row(&API_SERVICE, &local)[..3], ["v1.apps", "Local", "True"]);
-        let remote = json!({"spec": {"service": {"namespace": "m", "name": "adapter"}},
-            "status": {"conditions": [{"type": "Available", "status": "False", "reason": "MissingEndpoints"}]}});
+    fn an_api_service_says_who_serves_it_and_whether() {
+        let of = |object| row("apiregistration.k8s.io/v1", "APIService", &object);
+        let local = json!({"metadata": {"name": "v1."}, "spec": {"service": null},
+            "status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local"}]}});
+        assert_eq!(of(local), "v1.  Local  True  <unknown>");
+        let missing = json!({"metadata": {"name": "v1beta1.custom.metrics.k8s.io"},
+            "spec": {"service": {"namespace": "monitoring", "name": "adapter"}},
+            "status": {"conditions": [{"type": "Available", "status": "False", "reason": "ServiceNotFound"}]}});
         assert_eq!(
-            row(&API_SERVICE, &remote)[1..3],
-            ["m/adapter", "False (MissingEndpoints)"]
+            of(missing),
+            "v1beta1.custom.metrics.k8s.io  monitoring/adapter  False (ServiceNotFound)  <unknown>"
+        );
+        assert_eq!(
+            of(json!({"metadata": {"name": "v2.x"}})),
+            "v2.x  Local  Unknown  <unknown>"
         );
     }
 }

@@ -1,151 +1,133 @@
-//! Deployment, ReplicaSet, StatefulSet, DaemonSet, ControllerRevision, and the old ReplicationController.
+//! Deployment, ReplicaSet, StatefulSet, DaemonSet, ControllerRevision.
 
 use apimachinery::gvk::GroupVersion;
 use apimachinery::labels::Selector;
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cell::{NONE, age, containers, count, labels, name, selector};
-use super::{AGE, CONTAINERS, Column, IMAGES, NAME, Printer, SELECTOR};
-use crate::strategy::walk::{at, flag, list, text};
+use super::column::{AGE, Column, NAME, containers, images, int, labels, selector, shown};
+use crate::strategy::walk::{self, at};
 
-const TEMPLATE: [&str; 3] = ["spec", "template", "spec"];
-const DESIRED: Column = Column::integer("Desired", "How many Pods there should be.");
-const CURRENT: Column = Column::integer("Current", "How many Pods there are.");
-const READY: Column = Column::integer("Ready", "How many Pods are ready.");
-const READY_OF: Column = Column::text("Ready", "How many Pods are ready, of those there should be.");
-
-pub(super) static DEPLOYMENT: Printer = Printer {
-    columns: &[
-        NAME,
-        READY_OF,
-        Column::text("Up-to-date", "How many Pods have the current template."),
-        Column::text("Available", "How many Pods have been ready for long enough."),
-        AGE,
-        CONTAINERS,
-        IMAGES,
-        SELECTOR,
-    ],
-    cells: |deployment, now| {
-        let [names, images] = containers(deployment, &TEMPLATE);
-        let selector = at(deployment, &["spec", "selector"]).map(Selector::from_label_selector);
-        vec![
-            name(deployment),
-            ready_of(deployment),
-            count(deployment, &["status", "updatedReplicas"]).into(),
-            count(deployment, &["status", "availableReplicas"]).into(),
-            age(deployment, now),
-            names,
-            images,
-            match selector {
-                Some(Ok(selector)) => selector.to_string().into(),
-                Some(Err(_)) => "<invalid>".into(),
-                None => "".into(),
-            },
-        ]
-    },
-};
-
-pub(super) static REPLICA_SET: Printer = Printer {
-    columns: &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR],
-    cells: |set, now| replicas(set, now, selector(set, &["spec", "selector"])),
-};
-
-pub(super) static REPLICATION_CONTROLLER: Printer = Printer {
-    columns: &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR],
-    cells: |controller, now| replicas(controller, now, labels(controller, &["spec", "selector"])),
-};
-
-pub(super) static STATEFUL_SET: Printer = Printer {
-    columns: &[NAME, READY_OF, AGE, CONTAINERS, IMAGES],
-    cells: |set, now| {
-        let [names, images] = containers(set, &TEMPLATE);
-        vec![name(set), ready_of(set), age(set, now), names, images]
-    },
-};
-
-pub(super) static DAEMON_SET: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::integer("Desired", "On how many nodes a Pod should run."),
-        Column::integer("Current", "On how many of them one does."),
-        Column::integer("Ready", "On how many of them it is ready."),
-        Column::integer("Up-to-date", "On how many of them it has the current template."),
-        Column::integer("Available", "On how many of them it has been ready for long enough."),
-        Column::text("Node Selector", "Labels of the nodes that are meant."),
-        AGE,
-        CONTAINERS,
-        IMAGES,
-        SELECTOR,
-    ],
-    cells: |set, now| {
-        let [names, images] = containers(set, &TEMPLATE);
-        let number = |key: &str| count(set, &["status", key]).into();
-        vec![
-            name(set),
-            number("desiredNumberScheduled"),
-            number("currentNumberScheduled"),
-            number("numberReady"),
-            number("updatedNumberScheduled"),
-            number("numberAvailable"),
-            labels(set, &["spec", "template", "spec", "nodeSelector"]).into(),
-            age(set, now),
-            names,
-            images,
-            selector(set, &["spec", "selector"]).into(),
-        ]
-    },
-};
-
-pub(super) static CONTROLLER_REVISION: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::text("Controller", "Whose revision it is."),
-        Column::text("Revision", "Its number."),
-        AGE,
-    ],
-    cells: |revision, now| {
-        let owners = list(revision, &["metadata", "ownerReferences"]);
-        let controller = owners.iter().find(|owner| flag(owner, &["controller"])).map(|owner| {
-            let group = GroupVersion::parse(text(owner, &["apiVersion"]))
-                .unwrap_or_default()
-                .group;
-            let kind = text(owner, &["kind"]).to_lowercase();
-            let kind = if group.is_empty() {
-                kind
-            } else {
-                format!("{kind}.{group}")
-            };
-            format!("{kind}/{}", text(owner, &["name"]))
-        });
-        vec![
-            name(revision),
-            controller.unwrap_or_else(|| NONE.to_owned()).into(),
-            count(revision, &["revision"]).into(),
-            age(revision, now),
-        ]
-    },
-};
-
-fn ready_of(workload: &Value) -> Value {
-    let (ready, desired) = (
-        count(workload, &["status", "readyReplicas"]),
-        count(workload, &["spec", "replicas"]),
-    );
-    format!("{ready}/{desired}").into()
+pub(super) fn columns(kind: &str) -> Option<&'static [Column]> {
+    Some(match kind {
+        "ControllerRevision" => CONTROLLER_REVISION,
+        "DaemonSet" => DAEMON_SET,
+        "Deployment" => DEPLOYMENT,
+        "ReplicaSet" => REPLICA_SET,
+        "StatefulSet" => STATEFUL_SET,
+        _ => return None,
+    })
 }
 
-fn replicas(set: &Value, now: jiff::Timestamp, selector: String) -> Vec<Value> {
-    let [names, images] = containers(set, &TEMPLATE);
-    vec![
-        name(set),
-        count(set, &["spec", "replicas"]).into(),
-        count(set, &["status", "replicas"]).into(),
-        count(set, &["status", "readyReplicas"]).into(),
-        age(set, now),
-        names,
-        images,
-        selector.into(),
-    ]
+const READY: Column = shown("Ready", "Pods that are ready, of those wanted", ready);
+const CONTAINERS: Column = containers(&["spec", "template", "spec", "containers"]).wide();
+const IMAGES: Column = images(&["spec", "template", "spec", "containers"]).wide();
+const SELECTOR: Column = selector(
+    "Selector",
+    "Labels of the pods that belong to it",
+    &["spec", "selector"],
+)
+.wide();
+
+static DEPLOYMENT: &[Column] = &[
+    NAME,
+    READY,
+    int(
+        "Up-to-date",
+        "Pods of the current template",
+        &["status", "updatedReplicas"],
+    )
+    .of_type("string"),
+    int(
+        "Available",
+        "Pods that have been ready long enough",
+        &["status", "availableReplicas"],
+    )
+    .of_type("string"),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    // A deployment alone shows nothing for an empty selector.
+    shown("Selector", "Labels of the pods that belong to it", deployment_selector).wide(),
+];
+
+static REPLICA_SET: &[Column] = &[
+    NAME,
+    int("Desired", "Pods wanted", &["spec", "replicas"]),
+    int("Current", "Pods there are", &["status", "replicas"]),
+    int("Ready", "Pods that are ready", &["status", "readyReplicas"]),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+static STATEFUL_SET: &[Column] = &[NAME, READY, AGE, CONTAINERS, IMAGES];
+
+static DAEMON_SET: &[Column] = &[
+    NAME,
+    int(
+        "Desired",
+        "Nodes that should run a pod",
+        &["status", "desiredNumberScheduled"],
+    ),
+    int(
+        "Current",
+        "Nodes that run a pod and should",
+        &["status", "currentNumberScheduled"],
+    ),
+    int("Ready", "Pods that are ready", &["status", "numberReady"]),
+    int(
+        "Up-to-date",
+        "Pods of the current template",
+        &["status", "updatedNumberScheduled"],
+    ),
+    int(
+        "Available",
+        "Pods that have been ready long enough",
+        &["status", "numberAvailable"],
+    ),
+    labels(
+        "Node Selector",
+        "Labels of the nodes that should run a pod",
+        &["spec", "template", "spec", "nodeSelector"],
+    ),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+static CONTROLLER_REVISION: &[Column] = &[
+    NAME,
+    shown("Controller", "The object whose revision it is", controller),
+    int("Revision", "Its number", &["revision"]).of_type("string"),
+    AGE,
+];
+
+fn ready(object: &Value, _: Timestamp) -> Value {
+    let ready = walk::int(object, &["status", "readyReplicas"]).unwrap_or_default();
+    let wanted = walk::int(object, &["spec", "replicas"]).unwrap_or_default();
+    format!("{ready}/{wanted}").into()
+}
+
+fn deployment_selector(deployment: &Value, _: Timestamp) -> Value {
+    let selector = at(deployment, &["spec", "selector"]).unwrap_or(&Value::Null);
+    Selector::from_label_selector(selector)
+        .map_or_else(|_| "<invalid>".to_owned(), |selector| selector.to_string())
+        .into()
+}
+
+fn controller(revision: &Value, _: Timestamp) -> Value {
+    let owners = walk::list(revision, &["metadata", "ownerReferences"]);
+    let Some(owner) = owners.iter().find(|owner| walk::flag(owner, &["controller"])) else {
+        return "<none>".into();
+    };
+    let kind = GroupVersion::parse(walk::text(owner, &["apiVersion"]))
+        .unwrap_or_default()
+        .with_kind(walk::text(owner, &["kind"]))
+        .group_kind();
+    format!("{}/{}", kind.to_string().to_lowercase(), walk::text(owner, &["name"])).into()
 }
 
 #[cfg(test)]
@@ -153,41 +135,77 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::table::testing::row;
+    use crate::table::testing::{headings, row};
 
-    fn workload() -> Value {
-        json!({"metadata": {"name": "web", "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": {"spec": {"containers": [
-                {"name": "a", "image": "x:1"}, {"name": "b", "image": "y:2"}]}}},
-            "status": {"replicas": 3, "readyReplicas": 2, "updatedReplicas": 1, "availableReplicas": 2}})
+    fn workload(status: &Value) -> Value {
+        json!({
+            "metadata": {"name": "web", "creationTimestamp": "2026-01-02T11:51:15Z"},
+            "spec": {"replicas": 3,
+                "selector": {"matchLabels": {"app": "web"}, "matchExpressions":
+                    [{"key": "tier", "operator": "In", "values": ["b", "a"]}]},
+                "template": {"spec": {"containers": [
+                    {"name": "web", "image": "web:1"}, {"name": "log", "image": "log:2"}]}}},
+            "status": status,
+        })
     }
 
     #[test]
-    fn workloads_print_as_kubectl_shows_them() {
+    fn a_deployment_rolls_out() {
         assert_eq!(
-            row(&DEPLOYMENT, &workload()),
-            ["web", "2/3", "1", "2", "60m", "a,b", "x:1,y:2", "app=web"]
+            headings("apps/v1", "Deployment"),
+            "Name  Ready  Up-to-date  Available  Age | Containers  Images  Selector"
+        );
+        let status = json!({"replicas": 4, "updatedReplicas": 2, "readyReplicas": 3, "availableReplicas": 3});
+        assert_eq!(
+            row("apps/v1", "Deployment", &workload(&status)),
+            "web  3/3  2  3  8m45s | web,log  web:1,log:2  app=web,tier in (a,b)"
         );
         assert_eq!(
-            row(&REPLICA_SET, &workload()),
-            ["web", "3", "3", "2", "60m", "a,b", "x:1,y:2", "app=web"]
+            row("apps/v1", "Deployment", &workload(&json!({}))),
+            "web  0/3  0  0  8m45s | web,log  web:1,log:2  app=web,tier in (a,b)"
         );
-        assert_eq!(row(&STATEFUL_SET, &workload()), ["web", "2/3", "60m", "a,b", "x:1,y:2"]);
     }
 
     #[test]
-    fn a_daemon_set_shows_its_nodes() {
-        let set = json!({"metadata": {"name": "d"}, "status": {"desiredNumberScheduled": 1, "numberReady": 1}});
-        assert_eq!(row(&DAEMON_SET, &set)[..7], ["d", "1", "0", "1", "0", "0", "<none>"]);
+    fn a_replica_set_and_a_stateful_set() {
+        let status = json!({"replicas": 3, "readyReplicas": 1});
+        assert_eq!(
+            row("apps/v1", "ReplicaSet", &workload(&status)),
+            "web  3  3  1  8m45s | web,log  web:1,log:2  app=web,tier in (a,b)"
+        );
+        assert_eq!(
+            row("apps/v1", "StatefulSet", &workload(&status)),
+            "web  1/3  8m45s | web,log  web:1,log:2"
+        );
+    }
+
+    #[test]
+    fn a_daemon_set_counts_nodes() {
+        let status = json!({"desiredNumberScheduled": 2, "currentNumberScheduled": 2, "numberReady": 1,
+            "updatedNumberScheduled": 2, "numberAvailable": 1});
+        let mut set = workload(&status);
+        set["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"});
+        assert_eq!(
+            row("apps/v1", "DaemonSet", &set),
+            "web  2  2  1  2  1  disk=ssd  8m45s | web,log  web:1,log:2  app=web,tier in (a,b)"
+        );
     }
 
     #[test]
     fn a_revision_names_its_controller() {
-        let revision = json!({"metadata": {"name": "r", "ownerReferences": [
-            {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "controller": true}]}, "revision": 2});
+        let revision = json!({"metadata": {"name": "web-1", "ownerReferences":
+            [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "web", "controller": true}]}, "revision": 2});
         assert_eq!(
-            row(&CONTROLLER_REVISION, &revision)[..3],
-            ["r", "statefulset.apps/web", "2"]
+            row("apps/v1", "ControllerRevision", &revision),
+            "web-1  daemonset.apps/web  2  <unknown>"
         );
+    }
+
+    #[test]
+    fn an_unreadable_selector_does_not_hide_the_row() {
+        let mut web = workload(&json!({}));
+        web["spec"]["selector"] = json!({"matchLabels": {"not a key": "x"}});
+        assert!(row("apps/v1", "Deployment", &web).ends_with("<invalid>"));
+        assert!(row("apps/v1", "ReplicaSet", &web).ends_with("<error>"));
     }
 }

@@ -1,125 +1,106 @@
-//! HorizontalPodAutoscaler, in either of its versions, and Scale.
+//! HorizontalPodAutoscaler, in the shape in which it is stored (v2), and Scale.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cell::{NONE, UNKNOWN, UNSET, age, count, first, name, plain, quantity};
-use super::{AGE, Column, NAME, Printer};
-use crate::strategy::walk::{at, int, list, text};
+use super::column::{AGE, Column, NAME, int, shown};
+use super::show;
+use crate::strategy::walk::{self, at};
 
-pub(super) static HORIZONTAL_POD_AUTOSCALER: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::text("Reference", "What is scaled."),
-        Column::text("Targets", "Measured and wanted value of each metric."),
-        Column::text("MinPods", "Fewest replicas."),
-        Column::text("MaxPods", "Most replicas."),
-        Column::text("Replicas", "Replicas when it last looked."),
-        AGE,
-    ],
-    cells: |hpa, now| {
-        let reference = &["spec", "scaleTargetRef"];
-        let reference = at(hpa, reference).unwrap_or(&Value::Null);
-        vec![
-            name(hpa),
-            format!("{}/{}", text(reference, &["kind"]), text(reference, &["name"])).into(),
-            targets(hpa).into(),
-            int(hpa, &["spec", "minReplicas"])
-                .map_or_else(|| UNSET.to_owned(), |number| number.to_string())
-                .into(),
-            count(hpa, &["spec", "maxReplicas"]).into(),
-            count(hpa, &["status", "currentReplicas"]).into(),
-            age(hpa, now),
-        ]
-    },
-};
+/// So many metrics are listed.
+const LISTED: usize = 2;
 
-pub(super) static SCALE: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::integer("Desired", "Replicas that are wanted."),
-        Column::integer("Available", "Replicas that are there."),
-        AGE,
-    ],
-    cells: |scale, now| {
-        let number = |path: &[&str]| count(scale, path).into();
-        vec![
-            name(scale),
-            number(&["spec", "replicas"]),
-            number(&["status", "replicas"]),
-            age(scale, now),
-        ]
-    },
-};
-
-/// How many metrics are shown.
-const SHOWN: usize = 2;
-
-fn targets(hpa: &Value) -> String {
-    let metrics = list(hpa, &["spec", "metrics"]);
-    let current = list(hpa, &["status", "currentMetrics"]);
-    if metrics.is_empty() {
-        // autoscaling/v1 knows only one metric.
-        let percent = |path: &[&str]| int(hpa, path).map(|number| format!("{number}%"));
-        return match percent(&["spec", "targetCPUUtilizationPercentage"]) {
-            Some(target) => {
-                let measured = percent(&["status", "currentCPUUtilizationPercentage"]);
-                format!("cpu: {}/{target}", measured.unwrap_or_else(|| UNKNOWN.to_owned()))
-            }
-            None => NONE.to_owned(),
-        };
-    }
-    let texts: Vec<String> = metrics
-        .iter()
-        .enumerate()
-        .map(|(index, metric)| target(metric, current.get(index)))
-        .collect();
-    first(&texts, SHOWN, ", ")
+pub(super) fn columns(kind: &str) -> Option<&'static [Column]> {
+    Some(match kind {
+        "HorizontalPodAutoscaler" => HORIZONTAL_POD_AUTOSCALER,
+        "Scale" => SCALE,
+        _ => return None,
+    })
 }
 
-fn target(metric: &Value, status: Option<&Value>) -> String {
-    let (source, resource) = match text(metric, &["type"]) {
-        "External" => ("external", false),
-        "Pods" => ("pods", false),
-        "Object" => ("object", false),
-        "Resource" => ("resource", true),
-        "ContainerResource" => ("containerResource", true),
+static HORIZONTAL_POD_AUTOSCALER: &[Column] = &[
+    NAME,
+    shown("Reference", "What is scaled", |hpa, _| {
+        let target = |field| walk::text(hpa, &["spec", "scaleTargetRef", field]);
+        format!("{}/{}", target("kind"), target("name")).into()
+    }),
+    shown("Targets", "What each metric is, and what it should be", targets),
+    shown("MinPods", "Fewest pods", |hpa, _| {
+        at(hpa, &["spec", "minReplicas"])
+            .map_or_else(|| "<unset>".to_owned(), show::plain)
+            .into()
+    }),
+    int("MaxPods", "Most pods", &["spec", "maxReplicas"]).of_type("string"),
+    int("Replicas", "Pods at the last look", &["status", "currentReplicas"]).of_type("string"),
+    AGE,
+];
+
+static SCALE: &[Column] = &[
+    NAME.of_format(""),
+    int("Desired", "Pods wanted", &["spec", "replicas"]),
+    int("Available", "Pods there are", &["status", "replicas"]),
+    AGE,
+];
+
+fn targets(hpa: &Value, _: Timestamp) -> Value {
+    let specs = walk::list(hpa, &["spec", "metrics"]);
+    let statuses = walk::list(hpa, &["status", "currentMetrics"]);
+    if specs.is_empty() {
+        return "<none>".into();
+    }
+    let all: Vec<String> = specs
+        .iter()
+        .enumerate()
+        .map(|(i, spec)| metric(spec, statuses.get(i).unwrap_or(&Value::Null)))
+        .collect();
+    show::cut(&all, ", ", LISTED).into()
+}
+
+/// `cpu: 45%/50%`, `12/10 (avg)`, …: the status of a metric against its spec.
+fn metric(spec: &Value, status: &Value) -> String {
+    let source = match walk::text(spec, &["type"]) {
+        "Resource" => "resource",
+        "ContainerResource" => "containerResource",
+        "Pods" => "pods",
+        "Object" => "object",
+        "External" => "external",
         _ => return "<unknown type>".to_owned(),
     };
-    let status = status.and_then(|status| status.get(source));
-    let measured = |key: &str| status.and_then(|status| at(status, &["current", key]));
-    let wanted = |key: &str| at(metric, &[source, "target", key]);
-    let measured_text = |key: &str| {
-        // What is measured at all has a value, were it nothing.
-        status.map_or_else(|| UNKNOWN.to_owned(), |status| quantity(status, &["current", key]))
+    let target = |field: &str| at(spec, &[source, "target", field]);
+    // The status may not be there yet, or be that of another metric.
+    let known = at(status, &[source]).is_some();
+    let current = |field: &str| at(status, &[source, "current", field]);
+    let quantity = |field: &str| match known {
+        true => show::quantity(current(field)),
+        false => "<unknown>".to_owned(),
     };
-    if resource {
-        let name = text(metric, &[source, "name"]);
-        if let Some(average) = wanted("averageValue") {
-            return format!("{name}: {}/{}", measured_text("averageValue"), plain(average));
+    let percent = |value: Option<&Value>, none: &str| value.map_or(none.to_owned(), |value| format!("{value}%"));
+    match source {
+        "resource" | "containerResource" => {
+            let name = walk::text(spec, &[source, "name"]);
+            match target("averageValue") {
+                Some(target) => format!("{name}: {}/{}", quantity("averageValue"), show::quantity(Some(target))),
+                None => format!(
+                    "{name}: {}/{}",
+                    percent(current("averageUtilization"), "<unknown>"),
+                    percent(target("averageUtilization"), "<auto>")
+                ),
+            }
         }
-        let percent = |value: Option<&Value>, otherwise: &str| {
-            value.map_or_else(|| otherwise.to_owned(), |value| format!("{}%", plain(value)))
-        };
-        let measured = percent(measured("averageUtilization"), UNKNOWN);
-        return format!("{name}: {measured}/{}", percent(wanted("averageUtilization"), "<auto>"));
-    }
-    match (source, wanted("averageValue")) {
-        ("pods", average) => {
-            format!(
-                "{}/{}",
-                measured_text("averageValue"),
-                average.map_or_else(|| "0".to_owned(), plain)
-            )
-        }
-        (_, Some(average)) => {
-            let measured = measured("averageValue").map_or_else(|| UNKNOWN.to_owned(), plain);
-            format!("{measured}/{} (avg)", plain(average))
-        }
-        (_, None) => format!(
+        "pods" => format!(
             "{}/{}",
-            measured_text("value"),
-            quantity(metric, &[source, "target", "value"])
+            quantity("averageValue"),
+            show::quantity(target("averageValue"))
         ),
+        // Of an object, or of nothing in the cluster.
+        _ => match target("averageValue") {
+            Some(target) => {
+                let current =
+                    current("averageValue").map_or("<unknown>".to_owned(), |value| show::quantity(Some(value)));
+                format!("{current}/{} (avg)", show::quantity(Some(target)))
+            }
+            None => format!("{}/{}", quantity("value"), show::quantity(target("value"))),
+        },
     }
 }
 
@@ -128,50 +109,135 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::table::testing::row;
+    use crate::table::testing::{headings, row};
+
+    fn targets_of(specs: &[Value], statuses: &[Value]) -> Value {
+        let hpa = json!({"spec": {"metrics": specs}, "status": {"currentMetrics": statuses}});
+        targets(&hpa, Timestamp::UNIX_EPOCH)
+    }
+
+    fn utilization(name: &str, target: i32) -> Value {
+        json!({"type": "Resource", "resource": {"name": name, "target":
+            {"type": "Utilization", "averageUtilization": target}}})
+    }
+
+    fn used(name: &str, percent: i32) -> Value {
+        json!({"type": "Resource", "resource": {"name": name, "current":
+            {"averageUtilization": percent, "averageValue": "90m"}}})
+    }
 
     #[test]
-    fn an_autoscaler_shows_what_it_measures_and_wants() {
-        let mut hpa = json!({"metadata": {"name": "cpu-burner", "creationTimestamp": "2026-01-01T00:59:00Z"},
+    fn an_autoscaler_shows_what_it_scales_and_why() {
+        let hpa = json!({
+            "metadata": {"name": "cpu-burner", "creationTimestamp": "2026-01-02T11:54:00Z"},
             "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "cpu-burner"}, "minReplicas": 1, "maxReplicas": 5,
-                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {
-                    "type": "Utilization", "averageUtilization": 50}}}]},
-            "status": {"currentReplicas": 1, "desiredReplicas": 0, "currentMetrics": null}});
+                "metrics": [utilization("cpu", 50)]},
+            "status": {"currentReplicas": 3, "currentMetrics": [used("cpu", 45)]},
+        });
         assert_eq!(
-            row(&HORIZONTAL_POD_AUTOSCALER, &hpa),
-            [
-                "cpu-burner",
-                "Deployment/cpu-burner",
-                "cpu: <unknown>/50%",
-                "1",
-                "5",
-                "1",
-                "60s"
-            ]
+            headings("autoscaling/v2", "HorizontalPodAutoscaler"),
+            "Name  Reference  Targets  MinPods  MaxPods  Replicas  Age"
         );
-        hpa["status"]["currentMetrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "current": {
-            "averageUtilization": 45, "averageValue": "45m"}}}]);
-        assert_eq!(row(&HORIZONTAL_POD_AUTOSCALER, &hpa)[2], "cpu: 45%/50%");
+        assert_eq!(
+            row("autoscaling/v2", "HorizontalPodAutoscaler", &hpa),
+            "cpu-burner  Deployment/cpu-burner  cpu: 45%/50%  1  5  3  6m"
+        );
     }
 
     #[test]
-    fn other_metrics_and_how_many_more() {
-        let pods = json!({"type": "Pods", "pods": {"target": {"averageValue": "100m"}}});
-        let external = json!({"type": "External", "external": {"target": {"averageValue": "30"}}});
-        let object = json!({"type": "Object", "object": {"target": {"value": "5"}}});
-        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"averageValue": "64Mi"}}});
-        let hpa = json!({"spec": {"metrics": [pods, external, object, memory]}, "status": {"currentMetrics": [
-            {"pods": {"current": {"averageValue": "120m"}}}, {"external": {"current": {"averageValue": "10"}}}]}});
-        assert_eq!(targets(&hpa), "120m/100m, 10/30 (avg) + 2 more...");
-        let hpa = json!({"spec": {"metrics": [object, memory]}, "status": {"currentMetrics": [
-            {"object": {"current": {"value": "4"}}}]}});
-        assert_eq!(targets(&hpa), "4/5, memory: <unknown>/64Mi");
+    fn under_its_old_version_it_shows_the_same() {
+        let hpa = json!({
+            "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "maxReplicas": 5,
+                "targetCPUUtilizationPercentage": 50},
+            "status": {"currentReplicas": 1, "desiredReplicas": 1, "currentCPUUtilizationPercentage": 12},
+        });
+        assert_eq!(
+            row("autoscaling/v1", "HorizontalPodAutoscaler", &hpa),
+            "h  Deployment/d  cpu: 12%/50%  <unset>  5  1  <unknown>"
+        );
     }
 
     #[test]
-    fn the_old_version_shows_the_same() {
-        let hpa =
-            json!({"spec": {"targetCPUUtilizationPercentage": 80}, "status": {"currentCPUUtilizationPercentage": 3}});
-        assert_eq!(targets(&hpa), "cpu: 3%/80%");
+    fn a_metric_not_measured_yet_is_unknown() {
+        assert_eq!(targets_of(&[], &[]), "<none>");
+        assert_eq!(targets_of(&[utilization("cpu", 50)], &[]), "cpu: <unknown>/50%");
+        let average = |current: Value| {
+            let spec = json!({"type": "Resource", "resource": {"name": "memory", "target": {"averageValue": "200Mi"}}});
+            targets_of(&[spec], &[current])
+        };
+        assert_eq!(average(json!({"type": ""})), "memory: <unknown>/200Mi");
+        assert_eq!(
+            average(json!({"type": "Resource", "resource": {"name": "memory", "current": {"averageValue": "1024Ki"}}})),
+            "memory: 1Mi/200Mi"
+        );
+    }
+
+    #[test]
+    fn two_metrics_are_listed_and_the_rest_counted() {
+        let all = [
+            utilization("cpu", 50),
+            utilization("memory", 80),
+            utilization("x", 1),
+            json!({"type": "New"}),
+        ];
+        assert_eq!(
+            targets_of(&all[..2], &[used("cpu", 7)]),
+            "cpu: 7%/50%, memory: <unknown>/80%"
+        );
+        assert_eq!(
+            targets_of(&all, &[used("cpu", 7), used("memory", 90)]),
+            "cpu: 7%/50%, memory: 90%/80% + 2 more..."
+        );
+        assert_eq!(targets_of(&all[3..], &[]), "<unknown type>");
+    }
+
+    #[test]
+    fn every_source_has_its_form() {
+        for (source, target, current, expected) in [
+            (
+                "Pods",
+                json!({"averageValue": "100m"}),
+                json!({"averageValue": "120m"}),
+                "120m/100m",
+            ),
+            ("Object", json!({"value": "10"}), json!({"value": "12"}), "12/10"),
+            (
+                "Object",
+                json!({"averageValue": "10"}),
+                json!({"averageValue": "12"}),
+                "12/10 (avg)",
+            ),
+            ("External", json!({"value": "2k"}), json!({"value": "1500"}), "1500/2k"),
+            (
+                "External",
+                json!({"averageValue": "5"}),
+                json!({"value": "0"}),
+                "<unknown>/5 (avg)",
+            ),
+            (
+                "ContainerResource",
+                json!({"averageUtilization": 60}),
+                json!({"averageUtilization": 61}),
+                "cpu: 61%/60%",
+            ),
+            (
+                "ContainerResource",
+                json!({"averageValue": "1"}),
+                json!({"averageValue": "100m"}),
+                "cpu: 100m/1",
+            ),
+        ] {
+            let field = source[..1].to_lowercase() + &source[1..];
+            let spec = json!({"type": source, &field: {"name": "cpu", "target": target}});
+            let status = json!({"type": source, &field: {"name": "cpu", "current": current}});
+            assert_eq!(targets_of(&[spec], &[status]), expected);
+        }
+    }
+
+    #[test]
+    fn a_scale_shows_wanted_and_there() {
+        let scale = json!({"metadata": {"name": "web"}, "spec": {"replicas": 3}, "status": {"replicas": 2}});
+        assert_eq!(row("autoscaling/v1", "Scale", &scale), "web  3  2  <unknown>");
     }
 }

@@ -1,16 +1,13 @@
 //! Lease.
 
-use super::cell::{age, name};
-use super::{AGE, Column, NAME, Printer};
-use crate::strategy::walk::text;
+use super::column::{AGE, Column, NAME, text};
 
-pub(super) static LEASE: Printer = Printer {
-    columns: &[NAME, Column::text("Holder", "Who has it."), AGE],
-    cells: |lease, now| {
-        vec![
-            name(lease),
-            text(lease, &["spec", "holderIdentity"]).into(),
-            age(lease, now),
-        ]
-    },
-};
+pub(super) fn columns(kind: &str) -> Option<&'static [Column]> {
+    (kind == "Lease").then_some(LEASE)
+}
+
+static LEASE: &[Column] = &[
+    NAME,
+    text("Holder", "Who holds the lease", &["spec", "holderIdentity"]),
+    AGE,
+];

@@ -1,59 +1,66 @@
 //! EndpointSlice.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cell::{UNSET, age, first, name};
-use super::{AGE, Column, NAME, Printer};
-use crate::strategy::walk::{int, list, text};
+use super::column::{AGE, Column, NAME, shown, text};
+use super::show::{self, or};
+use crate::strategy::walk;
 
-pub(super) static ENDPOINT_SLICE: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::text("AddressType", "What the addresses are."),
-        Column::text("Ports", "Ports of all endpoints."),
-        Column::text("Endpoints", "Addresses of the endpoints."),
-        AGE,
-    ],
-    cells: |slice, now| {
-        let ports = list(slice, &["ports"]).iter().map(|port| match int(port, &["port"]) {
-            Some(number) => number.to_string(),
-            None if port.get("name").is_some() => text(port, &["name"]).to_owned(),
-            None => "*".to_owned(),
-        });
-        let addresses = list(slice, &["endpoints"])
-            .iter()
-            .flat_map(|endpoint| list(endpoint, &["addresses"]))
-            .filter_map(Value::as_str)
-            .map(str::to_owned);
-        let shown = |items: Vec<String>| match first(&items, 3, ",") {
-            text if text.is_empty() => Value::from(UNSET),
-            text => text.into(),
-        };
-        vec![
-            name(slice),
-            text(slice, &["addressType"]).into(),
-            shown(ports.collect()),
-            shown(addresses.collect()),
-            age(slice, now),
-        ]
-    },
-};
+/// So many addresses and ports are listed.
+const LISTED: usize = 3;
+
+pub(super) fn columns(kind: &str) -> Option<&'static [Column]> {
+    (kind == "EndpointSlice").then_some(ENDPOINT_SLICE)
+}
+
+static ENDPOINT_SLICE: &[Column] = &[
+    NAME,
+    text("AddressType", "IPv4, IPv6 or FQDN", &["addressType"]),
+    shown("Ports", "Ports of every endpoint", ports),
+    shown("Endpoints", "Addresses", endpoints),
+    AGE,
+];
+
+fn ports(slice: &Value, _: Timestamp) -> Value {
+    let ports: Vec<String> = walk::list(slice, &["ports"])
+        .iter()
+        .map(|port| match (walk::int(port, &["port"]), walk::at(port, &["name"])) {
+            (Some(number), _) => number.to_string(),
+            (None, Some(name)) => show::plain(name),
+            (None, None) => "*".to_owned(),
+        })
+        .collect();
+    or(&show::cut(&ports, ",", LISTED), "<unset>").into()
+}
+
+fn endpoints(slice: &Value, _: Timestamp) -> Value {
+    let addresses: Vec<&str> = walk::list(slice, &["endpoints"])
+        .iter()
+        .flat_map(|endpoint| walk::list(endpoint, &["addresses"]))
+        .filter_map(Value::as_str)
+        .collect();
+    or(&show::cut(&addresses, ",", LISTED), "<unset>").into()
+}
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::*;
     use crate::table::testing::row;
 
     #[test]
-    fn a_slice_shows_three_addresses() {
-        let slice = json!({"metadata": {"name": "s"}, "addressType": "IPv4", "ports": [{"port": 80}],
-            "endpoints": [{"addresses": ["a"]}, {"addresses": ["b"]}, {"addresses": ["c"]}, {"addresses": ["d"]}]});
+    fn a_slice_lists_three_and_counts_the_rest() {
+        let of = |slice| row("discovery.k8s.io/v1", "EndpointSlice", &slice);
+        let slice = json!({"metadata": {"name": "web-x"}, "addressType": "IPv4",
+            "ports": [{"port": 80, "name": "http"}, {"name": "any"}, {}],
+            "endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.3"]},
+                {"addresses": ["10.0.0.4"]}, {"addresses": ["10.0.0.5"]}]});
         assert_eq!(
-            row(&ENDPOINT_SLICE, &slice)[..4],
-            ["s", "IPv4", "80", "a,b,c + 1 more..."]
+            of(slice),
+            "web-x  IPv4  80,any,*  10.0.0.1,10.0.0.2,10.0.0.3 + 2 more...  <unknown>"
         );
-        assert_eq!(row(&ENDPOINT_SLICE, &json!({}))[2..4], ["<unset>", "<unset>"]);
+        let empty = json!({"metadata": {"name": "e"}, "addressType": "IPv4", "ports": null, "endpoints": []});
+        assert_eq!(of(empty), "e  IPv4  <unset>  <unset>  <unknown>");
     }
 }

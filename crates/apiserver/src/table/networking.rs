@@ -1,144 +1,119 @@
-//! networking.k8s.io.
+//! Ingress, IngressClass, NetworkPolicy, IPAddress, ServiceCIDR.
 
+use apimachinery::gvk::{GroupKind, GroupResource};
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cell::{NONE, age, name, selector, text_or};
-use super::service::load_balancer;
-use super::{AGE, Column, NAME, Printer};
-use crate::strategy::walk::{at, has, list, text};
+use super::column::{AGE, Column, NAME, selector, shown, text};
+use super::show;
+use crate::strategy::walk::{self, at};
 
-pub(super) static INGRESS: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::text("Class", "Whose Ingress it is."),
-        Column::text("Hosts", "Hosts it is for."),
-        Column::text("Address", "Where it can be reached."),
-        Column::text("Ports", "On which ports."),
-        AGE,
-    ],
-    cells: |ingress, now| {
-        let ports = if has(ingress, &["spec", "tls"]) {
-            "80, 443"
-        } else {
-            "80"
-        };
-        vec![
-            name(ingress),
-            text_or(ingress, &["spec", "ingressClassName"], NONE),
-            hosts(ingress).into(),
-            load_balancer(ingress).into(),
-            ports.into(),
-            age(ingress, now),
-        ]
-    },
-};
+/// So many hosts are listed.
+const LISTED: usize = 3;
 
-pub(super) static INGRESS_CLASS: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::text("Controller", "Who serves the class."),
-        Column::text("Parameters", "Where more is said about it."),
-        AGE,
-    ],
-    cells: |class, now| {
-        let parameters = at(class, &["spec", "parameters"]).map(|parameters| {
-            let group = text(parameters, &["apiGroup"]);
-            let dot = if group.is_empty() { "" } else { "." };
-            format!(
-                "{}{dot}{group}/{}",
-                text(parameters, &["kind"]),
-                text(parameters, &["name"])
-            )
-        });
-        vec![
-            with_default(class, "ingressclass.kubernetes.io/is-default-class"),
-            text(class, &["spec", "controller"]).into(),
-            parameters.unwrap_or_else(|| NONE.to_owned()).into(),
-            age(class, now),
-        ]
-    },
-};
+pub(super) fn columns(kind: &str) -> Option<&'static [Column]> {
+    Some(match kind {
+        "IPAddress" => IP_ADDRESS,
+        "Ingress" => INGRESS,
+        "IngressClass" => INGRESS_CLASS,
+        "NetworkPolicy" => NETWORK_POLICY,
+        "ServiceCIDR" => SERVICE_CIDR,
+        _ => return None,
+    })
+}
 
-pub(super) static NETWORK_POLICY: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::text("Pod-Selector", "Labels of the Pods it is about."),
-        AGE,
-    ],
-    cells: |policy, now| {
-        vec![
-            name(policy),
-            selector(policy, &["spec", "podSelector"]).into(),
-            age(policy, now),
-        ]
-    },
-};
+static INGRESS: &[Column] = &[
+    NAME,
+    shown("Class", "The IngressClass that serves it", |ingress, _| {
+        at(ingress, &["spec", "ingressClassName"])
+            .map_or_else(|| "<none>".to_owned(), show::plain)
+            .into()
+    }),
+    shown("Hosts", "Hosts whose requests it takes", hosts),
+    shown("Address", "Where it is reached", |ingress, _| {
+        show::load_balancer(ingress).join(",").into()
+    }),
+    shown("Ports", "Ports that are open", |ingress, _| {
+        match walk::list(ingress, &["spec", "tls"]).is_empty() {
+            true => "80",
+            false => "80, 443",
+        }
+        .into()
+    }),
+    AGE,
+];
 
-pub(super) static IP_ADDRESS: Printer = Printer {
-    columns: &[NAME, Column::text("ParentRef", "Who has the address."), AGE],
-    cells: |address, now| {
-        let parent = at(address, &["spec", "parentRef"]).map(|parent| {
-            let mut path = text(parent, &["resource"]).to_owned();
-            let parts = [(".", "group"), ("/", "namespace"), ("/", "name")];
-            for (separator, part) in parts.map(|(separator, key)| (separator, text(parent, &[key]))) {
-                if !part.is_empty() {
-                    path.push_str(separator);
-                    path.push_str(part);
-                }
-            }
-            path
-        });
-        vec![
-            name(address),
-            parent.unwrap_or_else(|| NONE.to_owned()).into(),
-            age(address, now),
-        ]
-    },
-};
+static INGRESS_CLASS: &[Column] = &[
+    NAME,
+    text(
+        "Controller",
+        "Who serves ingresses of this class",
+        &["spec", "controller"],
+    ),
+    shown("Parameters", "Object with more parameters", parameters),
+    AGE,
+];
 
-pub(super) static SERVICE_CIDR: Printer = Printer {
-    columns: &[NAME, Column::text("CIDRs", "Ranges of addresses for Services."), AGE],
-    cells: |range, now| {
-        let ranges: Vec<&str> = list(range, &["spec", "cidrs"])
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
-        vec![name(range), ranges.join(",").into(), age(range, now)]
-    },
-};
+static NETWORK_POLICY: &[Column] = &[
+    NAME,
+    selector(
+        "Pod-Selector",
+        "Labels of the pods it holds for",
+        &["spec", "podSelector"],
+    ),
+    AGE,
+];
 
-/// The name, marked if the annotation says that it is the default.
-pub(super) fn with_default(class: &Value, annotation: &str) -> Value {
-    match text(class, &["metadata", "annotations", annotation]) {
-        "true" => format!("{} (default)", text(class, &["metadata", "name"])).into(),
-        _ => name(class),
+static IP_ADDRESS: &[Column] = &[NAME, shown("ParentRef", "What the address belongs to", parent), AGE];
+
+static SERVICE_CIDR: &[Column] = &[
+    NAME,
+    shown("CIDRs", "Ranges of service addresses", |object, _| {
+        let ranges = walk::list(object, &["spec", "cidrs"]).iter().filter_map(Value::as_str);
+        ranges.collect::<Vec<_>>().join(",").into()
+    }),
+    AGE,
+];
+
+fn hosts(ingress: &Value, _: Timestamp) -> Value {
+    let rules = walk::list(ingress, &["spec", "rules"]);
+    let mut hosts = Vec::new();
+    let mut more = false;
+    for rule in rules {
+        more = more || hosts.len() == LISTED;
+        let host = walk::text(rule, &["host"]);
+        if !more && !host.is_empty() {
+            hosts.push(host);
+        }
+    }
+    match (hosts.is_empty(), more) {
+        (true, _) => "*".into(),
+        (false, false) => hosts.join(",").into(),
+        // Rules are counted, with or without a host.
+        (false, true) => format!("{} + {} more...", hosts.join(","), rules.len() - LISTED).into(),
     }
 }
 
-/// How many rules are looked at for their hosts.
-const SHOWN: usize = 3;
+fn parameters(class: &Value, _: Timestamp) -> Value {
+    let Some(parameters) = at(class, &["spec", "parameters"]) else {
+        return "<none>".into();
+    };
+    let field = |name| walk::text(parameters, &[name]);
+    let kind = GroupKind::new(field("apiGroup"), field("kind"));
+    format!("{kind}/{}", field("name")).into()
+}
 
-fn hosts(ingress: &Value) -> String {
-    let rules = list(ingress, &["spec", "rules"]);
-    let named: Vec<&str> = rules
-        .iter()
-        .map(|rule| text(rule, &["host"]))
-        .filter(|host| !host.is_empty())
-        .collect();
-    if named.is_empty() {
-        return "*".to_owned();
-    }
-    let shown = named[..named.len().min(SHOWN)].join(",");
-    // Upstream counts rules, named or not, once three hosts are shown.
-    let after_third = rules.iter().scan(0, |seen, rule| {
-        let full = *seen == SHOWN;
-        *seen += usize::from(has(rule, &["host"]));
-        Some(full)
-    });
-    if after_third.into_iter().any(|full| full) {
-        format!("{shown} + {} more...", rules.len() - SHOWN)
-    } else {
-        shown
+fn parent(address: &Value, _: Timestamp) -> Value {
+    let Some(parent) = at(address, &["spec", "parentRef"]) else {
+        return "<none>".into();
+    };
+    let field = |name| walk::text(parent, &[name]);
+    let resource = GroupResource::new(field("group"), field("resource"))
+        .to_string()
+        .to_lowercase();
+    match field("namespace") {
+        "" => format!("{resource}/{}", field("name")).into(),
+        namespace => format!("{resource}/{namespace}/{}", field("name")).into(),
     }
 }
 
@@ -149,30 +124,53 @@ mod tests {
     use super::*;
     use crate::table::testing::row;
 
+    const V1: &str = "networking.k8s.io/v1";
+
     #[test]
-    fn an_ingress_shows_its_hosts() {
-        let mut ingress = json!({"metadata": {"name": "i"}, "spec": {"tls": [{}], "rules": [{"host": "a"}, {"host": "b"}]},
-            "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}});
+    fn an_ingress_shows_hosts_address_and_ports() {
+        let ingress = json!({
+            "metadata": {"name": "web", "creationTimestamp": "2026-01-02T11:59:00Z"},
+            "spec": {"ingressClassName": "nginx", "rules": [{"host": "a.example"}, {"host": "b.example"}], "tls": [{}]},
+            "status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}, {"ip": "192.0.2.1"}]}},
+        });
         assert_eq!(
-            row(&INGRESS, &ingress)[..5],
-            ["i", "<none>", "a,b", "10.0.0.1", "80, 443"]
+            row(V1, "Ingress", &ingress),
+            "web  nginx  a.example,b.example  192.0.2.1,lb.example  80, 443  60s"
         );
-        ingress["spec"]["rules"] = json!([{"host": "a"}, {"host": "b"}, {"host": "c"}, {"host": "d"}, {"host": "e"}]);
-        assert_eq!(row(&INGRESS, &ingress)[2], "a,b,c + 2 more...");
-        ingress["spec"]["rules"] = json!([{}]);
-        assert_eq!(row(&INGRESS, &ingress)[2], "*");
+        let plain = json!({"metadata": {"name": "web"}, "spec": {"rules": [{}]}});
+        assert_eq!(row(V1, "Ingress", &plain), "web  <none>  *    80  <unknown>");
     }
 
     #[test]
-    fn an_empty_selector_selects_everything_and_shows_nothing() {
-        let policy = json!({"metadata": {"name": "p"}, "spec": {"podSelector": {}}});
-        assert_eq!(row(&NETWORK_POLICY, &policy)[1], "<none>");
+    fn three_hosts_are_listed_and_the_other_rules_counted() {
+        let of = |names: &[&str]| {
+            let rules: Vec<_> = names.iter().map(|host| json!({"host": host})).collect();
+            hosts(&json!({"spec": {"rules": rules}}), Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!(of(&["a", "b", "c"]), "a,b,c");
+        assert_eq!(of(&["a", "b", "c", "d", "e"]), "a,b,c + 2 more...");
     }
 
     #[test]
-    fn an_address_names_its_owner() {
-        let address = json!({"metadata": {"name": "10.96.0.1"}, "spec": {"parentRef": {
-            "resource": "services", "namespace": "default", "name": "kubernetes"}}});
-        assert_eq!(row(&IP_ADDRESS, &address)[1], "services/default/kubernetes");
+    fn the_other_kinds() {
+        let class = json!({"metadata": {"name": "nginx"}, "spec": {"controller": "k8s.io/ingress-nginx",
+            "parameters": {"apiGroup": "x.example", "kind": "P", "name": "p"}}});
+        assert_eq!(
+            row(V1, "IngressClass", &class),
+            "nginx  k8s.io/ingress-nginx  P.x.example/p  <unknown>"
+        );
+        let policy = json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {}}});
+        assert_eq!(row(V1, "NetworkPolicy", &policy), "deny  <none>  <unknown>");
+        let address = json!({"metadata": {"name": "10.96.0.1"}, "spec": {"parentRef":
+            {"group": "", "resource": "services", "namespace": "default", "name": "kubernetes"}}});
+        assert_eq!(
+            row(V1, "IPAddress", &address),
+            "10.96.0.1  services/default/kubernetes  <unknown>"
+        );
+        let range = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16", "fd00::/112"]}});
+        assert_eq!(
+            row(V1, "ServiceCIDR", &range),
+            "kubernetes  10.96.0.0/16,fd00::/112  <unknown>"
+        );
     }
 }

@@ -1,24 +1,41 @@
 //! PriorityClass.
 
-use super::cell::{age, count, name};
-use super::{AGE, Column, NAME, Printer};
-use crate::strategy::walk::{flag, text};
+use super::column::{AGE, Column, NAME, bool, int, text};
 
-pub(super) static PRIORITY_CLASS: Printer = Printer {
-    columns: &[
-        NAME,
-        Column::integer("Value", "The priority of its Pods."),
-        Column::boolean("Global-Default", "Whether Pods without a class have it."),
-        AGE,
-        Column::text("PreemptionPolicy", "Whether its Pods may push out others."),
-    ],
-    cells: |class, now| {
-        vec![
-            name(class),
-            count(class, &["value"]).into(),
-            flag(class, &["globalDefault"]).into(),
-            age(class, now),
-            text(class, &["preemptionPolicy"]).into(),
-        ]
-    },
-};
+pub(super) fn columns(kind: &str) -> Option<&'static [Column]> {
+    (kind == "PriorityClass").then_some(PRIORITY_CLASS)
+}
+
+static PRIORITY_CLASS: &[Column] = &[
+    NAME,
+    int("Value", "The priority; higher goes first", &["value"]),
+    bool(
+        "Global-Default",
+        "Whether pods without a class get this one",
+        &["globalDefault"],
+        false,
+    ),
+    AGE,
+    text(
+        "PreemptionPolicy",
+        "Whether its pods may push others out",
+        &["preemptionPolicy"],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::table::testing::row;
+
+    #[test]
+    fn a_priority_class_shows_its_number() {
+        let class = json!({"metadata": {"name": "system-node-critical"}, "value": 2_000_001_000,
+            "preemptionPolicy": "PreemptLowerPriority"});
+        assert_eq!(
+            row("scheduling.k8s.io/v1", "PriorityClass", &class),
+            "system-node-critical  2000001000  false  <unknown>  PreemptLowerPriority"
+        );
+    }
+}
