@@ -14,6 +14,7 @@ mod call;
 mod config;
 mod connector;
 mod dispatch;
+pub mod protobuf;
 mod request;
 pub mod resources;
 mod respond;

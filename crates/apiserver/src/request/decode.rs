@@ -8,6 +8,8 @@ use http::header::CONTENT_TYPE;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::protobuf;
+
 /// How an object's body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MediaType {
@@ -101,9 +103,8 @@ pub(crate) fn decode_yaml(body: &[u8]) -> Result<Decoded, Status> {
     Ok(Decoded { value, duplicates })
 }
 
-fn decode_protobuf(_body: &[u8]) -> Result<Value, Status> {
-    // SEAM: `protobuf::decode`.
-    Err(Status::unsupported_media_type(&ACCEPTED[..2]))
+fn decode_protobuf(body: &[u8]) -> Result<Value, Status> {
+    protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()))
 }
 
 #[derive(Clone, Debug)]
