@@ -16,12 +16,14 @@ func main() {
 		apply()
 	case "quantities":
 		quantities()
+	case "strategic":
+		strategic()
 	case "protobuf-table":
 		protobufTable()
 	case "protobuf-samples":
 		protobufSamples()
 	default:
-		fmt.Fprintln(os.Stderr, "usage: oracle apply|quantities|protobuf-table|protobuf-samples")
+		fmt.Fprintln(os.Stderr, "usage: oracle apply|strategic|quantities|protobuf-table|protobuf-samples")
 		os.Exit(2)
 	}
 }
