@@ -8,6 +8,7 @@ mod devices;
 mod dns;
 mod events;
 mod fd;
+pub mod image;
 mod metrics;
 mod mirror;
 pub mod network;

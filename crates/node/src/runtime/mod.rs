@@ -18,7 +18,7 @@ mod launch;
 mod linux;
 mod oci;
 mod protocol;
-mod rootfs;
+pub(crate) mod rootfs;
 mod seccomp;
 pub mod session;
 pub mod shim;

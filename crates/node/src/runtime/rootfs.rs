@@ -61,41 +61,50 @@ pub(super) fn unmount(rootfs: &Path) {
 
 /// How a path below a root treats symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Links {
+pub(crate) enum Links {
     /// As the container would: the root is `/`.
     InRoot,
     /// One that leads out is an error.
     Beneath,
 }
 
+/// Opens `path` below `root`, if it is there (as `O_PATH`).
+pub(crate) fn open_existing(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd> {
+    openat2(root, path, links)
+}
+
 /// Opens `path` below `root`, with folders made where they are missing.
-pub(super) fn open_below(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd> {
+pub(crate) fn open_below(root: &File, path: &Path, links: Links) -> io::Result<OwnedFd> {
+    open_or_make(root, path, links, 40) // as many links as the kernel follows
+}
+
+fn open_or_make(root: &File, path: &Path, links: Links, patience: u8) -> io::Result<OwnedFd> {
     match openat2(root, path, links) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && patience > 0 => {}
         result => return result,
     }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+    let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::NotFound.into());
     };
-    let parent = if parent.as_os_str().is_empty() {
+    let parent_path = if parent_path.as_os_str().is_empty() {
         Path::new(".")
     } else {
-        parent
+        parent_path
     };
-    let parent = open_below(root, parent, links)?;
-    nix::sys::stat::mkdirat(
+    let parent = File::from(open_or_make(root, parent_path, links, patience - 1)?);
+    match nix::sys::stat::mkdirat(
         Some(parent.as_raw_fd()),
         name,
         nix::sys::stat::Mode::from_bits_truncate(0o755),
-    )
-    .or_else(|error| {
-        if error == nix::errno::Errno::EEXIST {
-            Ok(())
-        } else {
-            Err(error)
+    ) {
+        Ok(()) => openat2(&parent, Path::new(name), Links::Beneath),
+        // A link to something that is not there: make that.
+        Err(nix::errno::Errno::EEXIST) if links == Links::InRoot => {
+            let target = nix::fcntl::readlinkat(Some(parent.as_raw_fd()), name)?;
+            open_or_make(root, &parent_path.join(target), links, patience - 1)
         }
-    })?;
-    openat2(&File::from(parent), Path::new(name), Links::Beneath)
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[expect(unsafe_code, reason = "openat2 has no wrapper")]
@@ -150,6 +159,11 @@ mod tests {
         let root = File::open(dir.path()).unwrap();
         let made = open_below(&root, Path::new("/var/run/app/data"), Links::InRoot).unwrap();
         assert_eq!(target(made), dir.path().join("run/app/data"));
+        symlink("../made/there", dir.path().join("var/dangling")).unwrap();
+        let made = open_below(&root, Path::new("/var/dangling/x"), Links::InRoot).unwrap();
+        assert_eq!(target(made), dir.path().join("made/there/x"));
+        symlink("loop", dir.path().join("loop")).unwrap();
+        assert!(open_below(&root, Path::new("loop/x"), Links::InRoot).is_err());
     }
 
     #[test]
