@@ -69,7 +69,7 @@ struct Rules {
     merge_key: Option<NameId>,
     strategy: PatchStrategy,
     required: Box<[NameId]>,
-    default: Option<Value>,
+    default: Option<Box<Value>>,
     nullable: bool,
 }
 
@@ -356,7 +356,7 @@ impl<'a> Schema<'a> {
 
     /// The value an absent field stands for. At the place only: what it refers to has none.
     pub fn default(self) -> Option<&'a Value> {
-        self.rules(self.site).and_then(|rules| rules.default.as_ref())
+        self.rules(self.site).and_then(|rules| rules.default.as_deref())
     }
 
     /// What Go prints here when nothing was given: `{}`, `""`, `0`, `false`, or null for a list, where the field is no

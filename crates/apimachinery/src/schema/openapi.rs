@@ -294,11 +294,12 @@ impl Builder {
                 retain_keys: says("retainKeys"),
             },
             required: raw.required.iter().map(|name| self.table.intern(name)).collect(),
-            // `{}` says only that Go's field is no pointer.
+            // In the built-in kinds `{}` says only that Go's field is no pointer; see `zero_value`.
             default: raw
                 .default
                 .clone()
-                .filter(|value| value.as_object().is_none_or(|map| !map.is_empty())),
+                .filter(|value| self.structural || value.as_object().is_none_or(|map| !map.is_empty()))
+                .map(Box::new),
             nullable: raw.nullable,
         };
         if rules.is_empty() {
