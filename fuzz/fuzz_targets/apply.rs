@@ -18,12 +18,16 @@ static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let mut halves = data.splitn(2, |byte| *byte == 0);
     let mut next = || serde_json::from_slice::<Value>(halves.next()?).ok();
-    let (Some(live), Some(mut config)) = (next(), next()) else { return };
+    let (Some(live), Some(mut config)) = (next(), next()) else {
+        return;
+    };
     if !live.is_object() || !config.is_object() {
         return;
     }
     config["apiVersion"] = "apps/v1".into();
-    let deployment = SCHEMAS.kind(&GroupVersionKind::new("apps", "v1", "Deployment")).expect("it is there");
+    let deployment = SCHEMAS
+        .kind(&GroupVersionKind::new("apps", "v1", "Deployment"))
+        .expect("it is there");
     let writer = Writer {
         manager: "fuzz",
         api_version: "apps/v1",

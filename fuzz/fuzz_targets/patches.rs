@@ -17,8 +17,12 @@ static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let mut halves = data.splitn(2, |byte| *byte == 0);
     let mut next = || serde_json::from_slice::<Value>(halves.next()?).ok();
-    let (Some(object), Some(patch)) = (next(), next()) else { return };
-    let deployment = SCHEMAS.kind(&GroupVersionKind::new("apps", "v1", "Deployment")).expect("it is there");
+    let (Some(object), Some(patch)) = (next(), next()) else {
+        return;
+    };
+    let deployment = SCHEMAS
+        .kind(&GroupVersionKind::new("apps", "v1", "Deployment"))
+        .expect("it is there");
     let _ = json::apply(&mut object.clone(), &patch);
     let _ = merge::apply(&mut object.clone(), &patch);
     let mut patched = object;
