@@ -5,14 +5,18 @@
 
 pub mod cgroup;
 mod devices;
+mod dial;
 mod dns;
 mod events;
 mod fd;
+mod host;
 pub mod image;
+mod kubelet;
 mod metrics;
 mod mirror;
 pub mod network;
 mod node;
+mod node_status;
 pub mod privileges;
 mod proxy;
 pub mod runtime;

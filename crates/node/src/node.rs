@@ -5,16 +5,37 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use apimachinery::clock::Clock;
 use apimachinery::pace::Pace;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::Api;
+use kube::runtime::watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::dns::Dns;
 use crate::events::{Flavour, Recorder};
+use crate::kubelet::images::Images;
+use crate::kubelet::{ClusterDns, Context, Kubelet, Objects, parse_resolv_conf};
+use crate::metrics::Metrics;
+use crate::mirror::Mirror;
+use crate::network::{NetNs, NetworkConfig};
+use crate::node_status::{self, NodeReporter};
+use crate::proxy::{Proxy, Settings};
+use crate::runtime::{Limits, Runtime};
+use crate::runtime::{LinuxConfig, LinuxRuntime};
+use crate::scheduler::requests::Amounts;
 use crate::scheduler::{self, Scheduler};
+use crate::{host, image};
+
+/// How often an API server that does not take the node's registration is asked again before the start fails.
+const REGISTRATION_TRIES: u32 = 10;
 
 /// Makes a client that speaks as `user` in `groups`: every component has an identity of its own.
 pub type ClientFor = Arc<dyn Fn(&str, &[&str]) -> kube::Client + Send + Sync>;
@@ -24,8 +45,10 @@ pub type ClientFor = Arc<dyn Fn(&str, &[&str]) -> kube::Client + Send + Sync>;
 pub struct Config {
     /// `metadata.name` of the Node object.
     pub name: String,
-    /// The node's state: `pods/` (one folder a pod) and `images/` (the image store) lie below it.
+    /// The node's state: `pods/` (one folder a pod) lies below it.
     pub dir: PathBuf,
+    /// The image store, which may be shared by several nodes.
+    pub images: PathBuf,
     /// Names the cluster in everything the host sees (cgroups), so that several clusters live on one machine.
     pub cluster_id: String,
     /// Clients for `system:kube-scheduler`, `system:node:NAME`, `system:kube-proxy`, ….
@@ -55,32 +78,129 @@ pub struct Config {
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The state directory cannot be used.
-    #[error("preparing the node's folder `{path}`")]
-    Folder {
-        /// Which folder.
+    /// The image store cannot be used.
+    #[error("opening the image store `{}`", path.display())]
+    Images {
+        /// Where it lies.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What is wrong with it.
+        source: image::ImageError,
+    },
+    /// The runtime cannot make pods here, or cannot take up those of an earlier daemon.
+    #[error("starting the container runtime")]
+    Runtime(#[from] crate::runtime::Error),
+    /// The API server did not take the Node object.
+    #[error("registering node `{name}`")]
+    Register {
+        /// Its name.
+        name: String,
+        /// The last answer.
+        source: Box<kube::Error>,
     },
 }
 
 /// A running node. Dropping it without [`Node::drain`] ends its tasks at once; containers stay either way.
 pub struct Node {
     name: String,
-    tasks: JoinSet<()>,
+    kubelet: Arc<Kubelet>,
+    metrics: Arc<Metrics>,
+    runtime: LinuxRuntime,
+    netns: NetNs,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Node {
-    /// Starts all parts and adopts the pods that an earlier daemon left running.
+    /// Starts all parts and adopts the pods that an earlier daemon left running. When it comes back, the Node object is
+    /// there and Ready.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let pods = config.dir.join("pods");
-        std::fs::create_dir_all(&pods).map_err(|source| StartError::Folder { path: pods, source })?;
+        let path = config.images.clone();
+        let images = image::Store::open(&path).map_err(|source| StartError::Images { path, source })?;
+        let images: Arc<dyn Images> = Arc::new(images);
+        let linux = LinuxConfig {
+            dir: config.dir.clone(),
+            cluster_id: config.cluster_id.clone(),
+            network: NetworkConfig {
+                pods: config.pod_cidr,
+                services: config.service_cidr,
+            },
+            exe: config.exe.clone(),
+        };
+        let linux = LinuxRuntime::open(linux).await?;
+        let adopted = linux.adopt().await?;
+        let netns = linux.network().netns().clone();
         let mut tasks = JoinSet::new();
+        let (services, slices) = start_mirrors(&config, &mut tasks);
         start_scheduler(&config, &mut tasks);
+
+        let identity = format!("system:node:{}", config.name);
+        let client = (config.client_for)(&identity, &["system:nodes"]);
+        let (recorder, writer) = Recorder::new(
+            client.clone(),
+            "kubelet",
+            config.name.clone(),
+            Flavour::Core,
+            config.clock.clone(),
+        );
+        tasks.spawn(writer);
+        let runtime: Arc<dyn Runtime> = Arc::new(linux.clone());
+        let reporter = NodeReporter {
+            client: client.clone(),
+            recorder: recorder.clone(),
+            clock: config.clock.clone(),
+            name: config.name.clone(),
+            ip: config.node_ip,
+            pod_cidr: format!("{}/{}", config.pod_cidr.0, config.pod_cidr.1),
+            dir: config.dir.clone(),
+            runtime: runtime.clone(),
+            images: images.clone(),
+        };
+        let object = register(&reporter).await?;
+        tasks.spawn(reporter.run(object));
+
+        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resources = node_status::resources(&host::capacity(), node_status::disk(&config.dir).0);
+        let kubelet = Kubelet::new(Context {
+            node: config.name.clone(),
+            node_ip: config.node_ip,
+            objects: Objects::new(client.clone()),
+            client,
+            recorder,
+            runtime,
+            images,
+            network: Arc::new(netns.clone()),
+            services: services.clone(),
+            dns: ClusterDns {
+                ip: config.dns_ip,
+                domain: config.cluster_domain.clone(),
+                host: parse_resolv_conf(&resolv_conf),
+            },
+            allocatable: Amounts::read(Some(&resources)),
+            clock: config.clock.clone(),
+            pace: config.pace,
+            allow_host_path: config.allow_host_path,
+            running_changed: watch::Sender::new(0),
+        });
+        tasks.spawn(kubelet.clone().run(adopted));
+
+        let metrics = Metrics::new(&config.name, kubelet.clone(), config.clock.clone(), config.pace);
+        let metrics = Arc::new(metrics);
+        let sampling = metrics.clone();
+        tasks.spawn(async move { sampling.run().await });
+
+        let settings = Settings {
+            node_ip: config.node_ip,
+            api_server: config.api_server,
+        };
+        tasks.spawn(Proxy::new(settings, services.clone(), slices.clone(), netns.clone()).run());
+        let dns = Dns::new(&config.cluster_domain, services, slices, &resolv_conf);
+        tasks.spawn(dns.run(config.dns_ip, netns.clone()));
         Ok(Self {
             name: config.name,
-            tasks,
+            kubelet,
+            metrics,
+            runtime: linux,
+            netns,
+            tasks: Mutex::new(tasks),
         })
     }
 
@@ -89,29 +209,83 @@ impl Node {
         &self.name
     }
 
+    /// Whether CPU and memory limits hold on this node.
+    pub fn limits(&self) -> Limits {
+        self.runtime.limits()
+    }
+
     /// Serves the kubelet's HTTP API on one connection, until the peer closes it.
-    pub async fn serve_kubelet<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, _io: S) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub async fn serve_kubelet<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, io: S) -> io::Result<()> {
+        crate::kubelet::http::serve(self.kubelet.clone(), io).await
     }
 
     /// Serves `metrics.k8s.io` on one connection, until the peer closes it.
-    pub async fn serve_metrics<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, _io: S) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub async fn serve_metrics<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, io: S) -> io::Result<()> {
+        self.metrics.clone().serve(io).await
     }
 
     /// Connects to an address of the pod or service network.
-    pub async fn dial(&self, _address: SocketAddr) -> io::Result<TcpStream> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.netns.connect(address).await
     }
 
     /// Ends the node's tasks. Containers stay and are adopted by the next daemon.
-    pub async fn drain(mut self) {
-        self.tasks.shutdown().await;
+    pub async fn drain(&self) {
+        self.end_tasks().await;
+        self.kubelet.drain().await;
     }
 
-    /// Ends every container, each with its grace period, then the node's tasks. The objects stay.
-    pub async fn stop_pods(self) {
-        self.drain().await;
+    /// Ends every container, each with its grace period, then the node's tasks. The objects stay. Statuses are still
+    /// written, so the API server has to be there.
+    pub async fn stop_pods(&self) {
+        // Nothing new is scheduled or started meanwhile.
+        self.end_tasks().await;
+        self.kubelet.stop_pods().await;
+        if let Err(error) = self.runtime.remove_cluster_cgroup() {
+            tracing::warn!("removing the cluster's cgroup: {error}");
+        }
+    }
+
+    async fn end_tasks(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+}
+
+/// The two kinds that proxy, DNS and containers' environments are made of, watched once for all of them.
+fn start_mirrors(config: &Config, tasks: &mut JoinSet<()>) -> (Arc<Mirror<Service>>, Arc<Mirror<EndpointSlice>>) {
+    let client = (config.client_for)("system:kube-proxy", &[]);
+    let (services, slices) = (Mirror::new(), Mirror::new());
+    let all = watcher::Config::default;
+    tasks.spawn(
+        services
+            .clone()
+            .follow(Api::all(client.clone()), all(), |service: &mut Service| {
+                service.status = None
+            }),
+    );
+    tasks.spawn(slices.clone().follow(Api::all(client), all(), |_| {}));
+    (services, slices)
+}
+
+async fn register(reporter: &NodeReporter) -> Result<k8s_openapi::api::core::v1::Node, StartError> {
+    let mut pause = Duration::from_millis(50);
+    let mut tries = 0;
+    loop {
+        let error = match reporter.register().await {
+            Ok(node) => return Ok(node),
+            Err(error) => error,
+        };
+        tries += 1;
+        if tries == REGISTRATION_TRIES {
+            return Err(StartError::Register {
+                name: reporter.name.clone(),
+                source: Box::new(error),
+            });
+        }
+        tracing::debug!("registering node `{}`: {error}", reporter.name);
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
