@@ -19,8 +19,9 @@ pub struct Body(Kind);
 
 enum Kind {
     Whole(Option<Bytes>),
-    /// Objects share their bytes with the store; a list is never put together as one string.
-    Pieces(Box<dyn Iterator<Item = Bytes> + Send>, u64),
+    /// Objects share their bytes with the store; a list is never put together as one string. With the length that is
+    /// left, where it is known.
+    Pieces(Box<dyn Iterator<Item = Bytes> + Send>, Option<u64>),
     Stream(BoxStream<'static, Result<Bytes, BoxError>>),
 }
 
@@ -33,7 +34,12 @@ impl Body {
     /// Pieces of `length` bytes in all.
     pub(crate) fn pieces(pieces: Vec<Bytes>) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self(Kind::Pieces(Box::new(pieces.into_iter()), length))
+        Self(Kind::Pieces(Box::new(pieces.into_iter()), Some(length)))
+    }
+
+    /// Pieces that are made only when they are wanted.
+    pub(crate) fn lazy(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
+        Self(Kind::Pieces(Box::new(pieces), None))
     }
 
     /// An endless or unknown amount.
@@ -78,14 +84,14 @@ impl http_body::Body for Body {
                 while chunk.len() < CHUNK {
                     match pieces.next() {
                         Some(piece) if chunk.is_empty() && piece.len() >= CHUNK => {
-                            *left -= piece.len() as u64;
+                            *left = left.map(|left| left - piece.len() as u64);
                             return Poll::Ready(Some(Ok(Frame::data(piece))));
                         }
                         Some(piece) => chunk.put(piece),
                         None => break,
                     }
                 }
-                *left -= chunk.len() as u64;
+                *left = left.map(|left| left - chunk.len() as u64);
                 Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk.freeze()))))
             }
             Kind::Stream(stream) => stream
@@ -98,7 +104,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Pieces(_, left) => *left == 0,
+            Kind::Pieces(_, left) => *left == Some(0),
             Kind::Stream(_) => false,
         }
     }
@@ -106,8 +112,8 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Pieces(_, left) => SizeHint::with_exact(*left),
-            Kind::Stream(_) => SizeHint::default(),
+            Kind::Pieces(_, Some(left)) => SizeHint::with_exact(*left),
+            Kind::Pieces(_, None) | Kind::Stream(_) => SizeHint::default(),
         }
     }
 }

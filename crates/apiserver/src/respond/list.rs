@@ -1,11 +1,13 @@
 //! Lists, put together from the bytes of their objects.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::table::{self, TableOptions};
-use super::{json as json_answer, partial, served, served_value, to_bytes, with_type};
+use super::{Partial, metadata_value, served, served_value, to_bytes, with_type};
 use crate::body::Body;
 use crate::call::{Answer, Call};
 use crate::request::Representation;
@@ -35,36 +37,55 @@ impl ListMeta {
 }
 
 /// A list of stored objects, in the form that the client wants.
-pub(crate) fn list(call: &Call, resource: &Resource, objects: Vec<(Key, Object)>, meta: &ListMeta) -> Answer {
+pub(crate) fn list(call: &Call, resource: &Arc<Resource>, objects: Vec<(Key, Object)>, meta: &ListMeta) -> Answer {
     match call.accept.representation()? {
         Representation::Object => {
             let body = Body::pieces(pieces(resource, &objects, meta));
             Ok(with_type(StatusCode::OK, "application/json", body))
         }
         Representation::Metadata(form) => {
-            let items: Vec<Value> = objects
-                .iter()
-                .map(|(_, object)| partial(&served_value(resource, object), form))
-                .collect();
-            let list = json!({
+            let empty = to_bytes(&json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": form.api_version(),
                 "metadata": meta.to_value(),
-                "items": items,
-            });
-            Ok(json_answer(StatusCode::OK, to_bytes(&list)))
+                "items": [],
+            }));
+            let resource = resource.clone();
+            let items = objects
+                .into_iter()
+                .map(move |(_, object)| to_bytes(&Partial::of(&metadata_value(&resource, &object), form)));
+            Ok(with_type(
+                StatusCode::OK,
+                "application/json",
+                Body::lazy(fill(empty, items)),
+            ))
         }
         Representation::Table(form) => {
             let options = TableOptions::read(&call.query, form)?;
-            let values: Vec<Value> = objects
-                .iter()
-                .map(|(_, object)| served_value(resource, object))
-                .collect();
-            let values: Vec<&Value> = values.iter().collect();
-            let table = table::of_objects(&resource.gvk(), &values, &options, Some(meta), call.api.now());
-            Ok(json_answer(StatusCode::OK, to_bytes(&table)))
+            let kind = resource.gvk();
+            let resource = resource.clone();
+            let values = objects
+                .into_iter()
+                .map(move |(_, object)| served_value(&resource, &object));
+            let table = table::of_list(&kind, values, options, meta, call.api.now());
+            Ok(with_type(StatusCode::OK, "application/json", Body::lazy(table)))
         }
     }
+}
+
+/// The pieces of `empty`, which ends with an empty array and a brace, with the array filled.
+pub(super) fn fill(empty: Bytes, items: impl Iterator<Item = Bytes>) -> impl Iterator<Item = Bytes> {
+    let end = empty.len() - b"]}".len();
+    let (head, tail) = (empty.slice(..end), empty.slice(end..));
+    let items = items.enumerate().flat_map(|(index, item)| {
+        let comma = if index == 0 {
+            Bytes::new()
+        } else {
+            Bytes::from_static(b",")
+        };
+        [comma, item]
+    });
+    std::iter::once(head).chain(items).chain(std::iter::once(tail))
 }
 
 /// A list of objects that are at hand as values.
@@ -106,4 +127,22 @@ fn item(resource: &Resource, object: &Object) -> Bytes {
     map.shift_remove("kind");
     map.shift_remove("apiVersion");
     to_bytes(&Value::Object(map)).slice(1..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_array_is_filled_in_place() {
+        let filled = |items: &[&'static str]| {
+            let items = items.iter().copied().map(Bytes::from);
+            let pieces = fill(Bytes::from_static(br#"{"a":[],"items":[]}"#), items);
+            pieces
+                .map(|piece| String::from_utf8(piece.to_vec()).unwrap())
+                .collect::<String>()
+        };
+        assert_eq!(filled(&[]), r#"{"a":[],"items":[]}"#);
+        assert_eq!(filled(&["1", "2", "3"]), r#"{"a":[],"items":[1,2,3]}"#);
+    }
 }

@@ -13,7 +13,7 @@ use apimachinery::status::Status;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
-use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::body::Body;
@@ -24,8 +24,8 @@ use crate::store::Object;
 
 pub(crate) use headers::finish;
 pub(crate) use list::{ListMeta, list, list_value};
-pub(crate) use metadata::partial;
-pub(crate) use table::TableOptions;
+pub(crate) use metadata::{Partial, metadata_value};
+pub(crate) use table::{TableOptions, of_object as table};
 
 /// One stored object.
 pub(crate) fn object(call: &Call, resource: &Resource, code: StatusCode, object: &Object) -> Answer {
@@ -39,11 +39,11 @@ pub(crate) fn object(call: &Call, resource: &Resource, code: StatusCode, object:
 pub(crate) fn value(call: &Call, code: StatusCode, value: &Value) -> Answer {
     let body = match call.accept.representation()? {
         Representation::Object => to_bytes(value),
-        Representation::Metadata(form) => to_bytes(&partial(value, form)),
+        Representation::Metadata(form) => to_bytes(&Partial::of(value, form)),
         Representation::Table(form) => {
             let options = TableOptions::read(&call.query, form)?;
             let kind = gvk_of(value);
-            to_bytes(&table::of_objects(&kind, &[value], &options, None, call.api.now()))
+            table(&kind, value, &options, call.api.now())
         }
     };
     Ok(json(code, body))
@@ -107,17 +107,12 @@ pub(crate) fn served_value(resource: &Resource, object: &Object) -> Value {
     value
 }
 
-pub(crate) fn to_bytes(value: &Value) -> Bytes {
-    // A `Value` holds nothing that cannot be written.
+pub(crate) fn to_bytes(value: &impl Serialize) -> Bytes {
+    // Nothing that is written here has keys or numbers that JSON lacks.
     serde_json::to_vec(value).unwrap_or_default().into_boxed_slice().into()
 }
 
 fn gvk_of(value: &Value) -> GroupVersionKind {
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
     GroupVersionKind::parse(text("apiVersion"), text("kind")).unwrap_or_default()
-}
-
-/// A table of some objects that are no list.
-pub(crate) fn table(kind: &GroupVersionKind, objects: &[&Value], options: &TableOptions, now: Timestamp) -> Value {
-    table::of_objects(kind, objects, options, None, now)
 }

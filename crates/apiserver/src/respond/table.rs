@@ -3,13 +3,16 @@
 use apimachinery::field::{Error, Path};
 use apimachinery::gvk::GroupVersionKind;
 use apimachinery::status::Status;
+use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::list::ListMeta;
-use super::partial;
+use super::list::{ListMeta, fill};
+use super::metadata::Partial;
+use super::to_bytes;
 use crate::request::{MetadataForm, Query, invalid_options};
-use crate::table;
+use crate::table::{self, Column};
 
 /// `TableOptions`.
 #[derive(Clone, Copy, Debug)]
@@ -54,52 +57,73 @@ impl TableOptions {
     }
 }
 
-/// A table of objects of one kind. Without `meta` it is that of the one object.
-pub(crate) fn of_objects(
+/// A `Table`, as it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: Value,
+    column_definitions: Option<&'static [Column]>,
+    rows: &'a [Row<'a>],
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    cells: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<Vec<Value>>,
+    object: Included<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Included<'a> {
+    Nothing,
+    Metadata(Partial<'a>),
+    Object(&'a Value),
+}
+
+/// The table of one object: its metadata is the object's.
+pub(crate) fn of_object(kind: &GroupVersionKind, object: &Value, options: &TableOptions, now: Timestamp) -> Bytes {
+    let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+    to_bytes(&wire(kind, options, metadata, &[row(kind, object, options, now)]))
+}
+
+/// The table of a list, a row a piece: no more than one object is parsed at a time.
+pub(crate) fn of_list<Objects: Iterator<Item = Value>>(
     kind: &GroupVersionKind,
-    objects: &[&Value],
-    options: &TableOptions,
-    meta: Option<&ListMeta>,
+    objects: Objects,
+    options: TableOptions,
+    meta: &ListMeta,
     now: Timestamp,
-) -> Value {
-    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, options, now)).collect();
-    let metadata = match (meta, objects) {
-        (Some(meta), _) => meta.to_value(),
-        (None, [object]) => json!({"resourceVersion": object["metadata"]["resourceVersion"]}),
-        (None, _) => json!({}),
-    };
-    let columns = if options.headers { columns(kind) } else { Value::Null };
-    json!({
-        "kind": "Table",
-        "apiVersion": options.form.api_version(),
-        "metadata": metadata,
-        "columnDefinitions": columns,
-        "rows": rows,
-    })
+) -> impl Iterator<Item = Bytes> + use<Objects> {
+    let empty = to_bytes(&wire(kind, &options, meta.to_value(), &[]));
+    let kind = kind.clone();
+    fill(
+        empty,
+        objects.map(move |object| to_bytes(&row(&kind, &object, &options, now))),
+    )
 }
 
-fn row(kind: &GroupVersionKind, object: &Value, options: &TableOptions, now: Timestamp) -> Value {
-    let included = match options.include {
-        Include::Nothing => Value::Null,
-        Include::Metadata => partial(object, options.form),
-        Include::Object => object.clone(),
-    };
-    let mut row = json!({"cells": table::cells(kind, object, now), "object": included});
-    if let Some(conditions) = table::conditions(kind, object) {
-        row["conditions"] = conditions.into();
+fn wire<'a>(kind: &GroupVersionKind, options: &TableOptions, metadata: Value, rows: &'a [Row<'a>]) -> Wire<'a> {
+    Wire {
+        kind: "Table",
+        api_version: options.form.api_version(),
+        metadata,
+        column_definitions: options.headers.then(|| table::columns(kind)),
+        rows,
     }
-    row
 }
 
-fn columns(kind: &GroupVersionKind) -> Value {
-    let definition = |column: &table::Column| {
-        json!({
-            "name": column.name,
-            "type": column.kind,
-            "format": column.format,
-            "description": column.description,
-            "priority": column.priority,
-        })
-    };
-    table::columns(kind).iter().map(definition).collect()
+fn row<'a>(kind: &GroupVersionKind, object: &'a Value, options: &TableOptions, now: Timestamp) -> Row<'a> {
+    Row {
+        cells: table::cells(kind, object, now),
+        conditions: table::conditions(kind, object),
+        object: match options.include {
+            Include::Nothing => Included::Nothing,
+            Include::Metadata => Included::Metadata(Partial::of(object, options.form)),
+            Include::Object => Included::Object(object),
+        },
+    }
 }

@@ -3,6 +3,7 @@
 //! Most cells are a field as it stands: those are data ([`text`], [`int`], …). The rest are functions ([`shown`]).
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::show;
@@ -12,11 +13,12 @@ use crate::strategy::walk;
 type Path = &'static [&'static str];
 
 /// A column's definition, as in `TableColumnDefinition`, and how its cells are made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Column {
     /// Its heading, in title case; clients print it in capitals.
     pub name: &'static str,
     /// OpenAPI type: `string`, `integer`, `date`, … As upstream's, it does not always say what the cell is.
+    #[serde(rename = "type")]
     pub kind: &'static str,
     /// `name` for the column that names the object, else empty.
     pub format: &'static str,
@@ -24,6 +26,7 @@ pub struct Column {
     pub description: &'static str,
     /// 0: always shown; 1: with `-o wide` only.
     pub priority: u8,
+    #[serde(skip)]
     cell: Cell,
 }
 

@@ -231,18 +231,21 @@ impl Watch {
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let mut object = json!({
+        let object = json!({
             "kind": self.resource.kind,
             "apiVersion": self.resource.api_version(),
             "metadata": metadata,
         });
-        if let Representation::Metadata(form) = self.form.representation {
-            object = respond::partial(&object, form);
-        } else if let Some(options) = &mut self.form.table {
-            object = respond::table(&self.resource.gvk(), &[&object], options, self.api.now());
-            *options = options.without_headers();
-        }
-        write_line(lines, "BOOKMARK", object.to_string().as_bytes());
+        let line = match (&mut self.form.table, self.form.representation) {
+            (Some(options), _) => {
+                let table = respond::table(&self.resource.gvk(), &object, options, self.api.now());
+                *options = options.without_headers();
+                table
+            }
+            (None, Representation::Metadata(form)) => respond::to_bytes(&respond::Partial::of(&object, form)),
+            (None, _) => respond::to_bytes(&object),
+        };
+        write_line(lines, "BOOKMARK", &line);
     }
 }
 
@@ -267,13 +270,13 @@ impl Form {
         match (&mut self.table, self.representation) {
             (Some(options), _) => {
                 let value = respond::served_value(resource, object);
-                let table = respond::table(&resource.gvk(), &[&value], options, api.now());
+                let table = respond::table(&resource.gvk(), &value, options, api.now());
                 *options = options.without_headers();
-                write_line(lines, kind, table.to_string().as_bytes());
+                write_line(lines, kind, &table);
             }
             (None, Representation::Metadata(form)) => {
-                let value = respond::partial(&respond::served_value(resource, object), form);
-                write_line(lines, kind, value.to_string().as_bytes());
+                let value = respond::metadata_value(resource, object);
+                write_line(lines, kind, &respond::to_bytes(&respond::Partial::of(&value, form)));
             }
             (None, _) => write_line(lines, kind, &respond::served(resource, object)),
         }
