@@ -19,16 +19,20 @@ pub(crate) fn quantiles(mut times: Vec<Duration>) -> (f64, f64) {
     (ms(at(50)), ms(at(99)))
 }
 
-/// The median of appending 2 kB to a file and waiting until they are on the disk: what one commit costs at least.
-pub(crate) fn fsync(directory: &Path) -> f64 {
-    use std::io::Write;
-    let mut file = std::fs::File::create(directory.join("fsync")).unwrap();
-    let block = [0; 2 << 10];
-    let times = (0..300).map(|_| {
+/// A file beside the store, to learn what this disk takes for one commit at the least.
+pub(crate) struct Disk(std::fs::File);
+
+impl Disk {
+    pub(crate) fn beside(directory: &Path) -> Self {
+        Self(std::fs::File::create(directory.join("fsync")).unwrap())
+    }
+
+    /// Appends 2 kB and waits until they are on the disk.
+    pub(crate) fn commit(&self) -> Duration {
+        use std::io::Write;
         let start = now();
-        file.write_all(&block).unwrap();
-        file.sync_data().unwrap();
+        (&self.0).write_all(&[0; 2 << 10]).unwrap();
+        self.0.sync_data().unwrap();
         start.elapsed()
-    });
-    quantiles(times.collect()).0
+    }
 }

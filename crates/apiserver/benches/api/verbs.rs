@@ -1,6 +1,7 @@
 //! Create, get, update, patch, delete: one client, and many.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use apiserver::Storage;
@@ -8,48 +9,61 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::client::{self, Client};
-use crate::times::{fsync, now, quantiles};
+use crate::times::{Disk, now, quantiles};
 use crate::{objects, runtime};
 
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
+/// Writes of one client by which a write is compared with a bare commit, one after the other: disks have moods.
+const PAIRS: usize = 300;
+
 pub(crate) fn run() {
+    println!("\nverbs on pods of about 1.5 kB");
+    println!("  {:28} {:>9} {:>9} {:>9}", "", "ops/s", "p50 ms", "p99 ms");
     let directory = tempfile::tempdir().unwrap();
-    let disk = fsync(directory.path());
-    println!("\nverbs on pods of about 1.5 kB; one fsync of this disk takes {disk:.3} ms");
-    println!(
-        "  {:28} {:>9} {:>9} {:>9} {:>14}",
-        "", "ops/s", "p50 ms", "p99 ms", "p50 − fsync ms"
-    );
     for (storage, name) in [(Storage::Memory, "memory"), (client::file(directory.path()), "file")] {
         let durable = storage != Storage::Memory;
         runtime().block_on(async {
             let server = client::server(storage).await;
             let client = Client::new(&server);
             for (clients, each) in [(1, 1_000), (64, 50)] {
-                let run = |verb: &'static str, act: Verb| {
-                    let client = client.clone();
-                    async move {
-                        let (rate, times) = measure(&client, clients, each, act).await;
-                        let (p50, p99) = quantiles(times);
-                        let over = match durable && !matches!(act, Verb::Get) && clients == 1 {
-                            true => format!("{:14.3}", p50 - disk),
-                            false => String::new(),
-                        };
-                        let title = format!("{name} {verb} ×{clients}");
-                        println!("  {title:28} {rate:9.0} {p50:9.3} {p99:9.3} {over}");
-                    }
-                };
-                run("create", Verb::Create).await;
-                run("get", Verb::Get).await;
-                run("update", Verb::Update).await;
-                run("patch", Verb::Patch).await;
-                run("delete", Verb::Delete).await;
+                for (verb, act) in VERBS {
+                    let (rate, times) = measure(&client, clients, each, act).await;
+                    let (p50, p99) = quantiles(times);
+                    let title = format!("{name} {verb} ×{clients}");
+                    println!("  {title:28} {rate:9.0} {p50:9.3} {p99:9.3}");
+                }
+            }
+            if durable {
+                beside_the_disk(&client, directory.path()).await;
             }
             server.close().await;
         });
     }
 }
+
+async fn beside_the_disk(client: &Client, directory: &Path) {
+    println!("  one client, each write beside a bare fsync of 2 kB");
+    println!("  {:28} {:>9} {:>9} {:>9}", "", "p50 ms", "fsync ms", "over ms");
+    let disk = Disk::beside(directory);
+    for (verb, act) in VERBS.into_iter().filter(|(verb, _)| *verb != "get") {
+        let (mut writes, mut commits) = (Vec::new(), Vec::new());
+        for i in 0..PAIRS {
+            writes.push(once(client, act, i).await);
+            commits.push(disk.commit());
+        }
+        let (write, commit) = (quantiles(writes).0, quantiles(commits).0);
+        println!("  {verb:28} {write:9.3} {commit:9.3} {:9.3}", write - commit);
+    }
+}
+
+const VERBS: [(&str, Verb); 5] = [
+    ("create", Verb::Create),
+    ("get", Verb::Get),
+    ("update", Verb::Update),
+    ("patch", Verb::Patch),
+    ("delete", Verb::Delete),
+];
 
 #[derive(Clone, Copy)]
 enum Verb {
