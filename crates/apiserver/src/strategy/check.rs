@@ -4,10 +4,11 @@
 
 use apimachinery::field::{Error, Path};
 use apimachinery::labels::Selector;
-use apimachinery::names::{dns1123_label, label_value, qualified_name};
+use apimachinery::names::{dns1123_label, label_value, port_name, qualified_name};
 use apimachinery::quantity::Quantity;
 use serde_json::Value;
 
+use super::names::port_number;
 use super::quantities::amount;
 use super::walk::{at, has, int, is_zero, list, object, same, strings, text};
 
@@ -208,6 +209,67 @@ pub(crate) fn int_or_percent_number(value: &Value) -> i64 {
 pub(crate) fn at_most_100_percent(value: &Value, path: &Path, errors: &mut Vec<Error>) {
     if percent(value).is_some_and(|percent| percent > 100) {
         errors.push(Error::invalid(path, value.clone(), "must not be greater than 100%"));
+    }
+}
+
+/// An IP address, without the spellings that parsers read differently.
+pub(crate) fn ip(address: &str, path: &Path, errors: &mut Vec<Error>) {
+    if address.parse::<std::net::IpAddr>().is_err() {
+        let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        errors.push(Error::invalid(path, address, detail));
+    }
+}
+
+/// An address behind a Service: not one that means the machine itself or its link.
+pub(crate) fn endpoint_ip(address: &str, path: &Path, errors: &mut Vec<Error>) {
+    let before = errors.len();
+    ip(address, path, errors);
+    let Ok(parsed) = address.parse::<std::net::IpAddr>() else {
+        return;
+    };
+    if errors.len() > before {
+        return;
+    }
+    let (link_local, link_multicast) = match parsed {
+        std::net::IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
+        std::net::IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] & 0xff0f == 0xff02),
+    };
+    let detail = if parsed.is_unspecified() {
+        format!("may not be unspecified ({address})")
+    } else if parsed.is_loopback() {
+        "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()
+    } else if link_local {
+        "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()
+    } else if link_multicast {
+        "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()
+    } else {
+        return;
+    };
+    errors.push(Error::invalid(path, address, detail));
+}
+
+/// A range of addresses: `10.0.0.0/8`.
+pub(crate) fn cidr(range: &str, path: &Path, errors: &mut Vec<Error>) {
+    let fine = range.split_once('/').is_some_and(|(address, prefix)| {
+        let max = match address.parse::<std::net::IpAddr>() {
+            Ok(std::net::IpAddr::V4(_)) => 32,
+            Ok(std::net::IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        prefix.parse::<u8>().is_ok_and(|prefix| prefix <= max)
+    });
+    if !fine {
+        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        errors.push(Error::invalid(path, range, detail));
+    }
+}
+
+/// A port by number or by name.
+pub(crate) fn port_number_or_name(port: Option<&Value>, path: &Path, errors: &mut Vec<Error>) {
+    match port {
+        Some(Value::String(name)) => text_messages(port_name(name), path, name, errors),
+        Some(number @ Value::Number(_)) => messages(port_number(number.as_i64().unwrap_or(-1)), path, number, errors),
+        _ => messages(port_number(0), path, &0.into(), errors),
     }
 }
 

@@ -14,6 +14,7 @@ mod certificates;
 pub(crate) mod check;
 mod config;
 mod coordination;
+mod cron;
 mod discovery;
 mod event;
 mod fields;
@@ -52,6 +53,8 @@ pub struct Strategy {
     pub prepare_status: fn(&mut Value, &Value),
     /// What is wrong with the object by itself (beyond `metadata`).
     pub validate: fn(&Value, &mut Vec<field::Error>),
+    /// What is wrong with a new object only.
+    pub validate_new: fn(&Value, &mut Vec<field::Error>),
     /// What is wrong with the step from the stored object (second) to the new one (first).
     pub validate_update: fn(&Value, &Value, &mut Vec<field::Error>),
     /// What a name must look like.
@@ -104,6 +107,7 @@ impl Strategy {
         prepare_update: nothing_kept,
         prepare_status: nothing_kept,
         validate: nothing_wrong,
+        validate_new: nothing_wrong,
         validate_update: no_step_wrong,
         name: names::Rule::Subdomain,
         status: Status::Absent,
@@ -318,6 +322,7 @@ impl Strategy {
         let mut errors = Vec::new();
         meta::validate_create(object, namespaced, self.name, &mut errors);
         (self.validate)(object, &mut errors);
+        (self.validate_new)(object, &mut errors);
         errors
     }
 

@@ -1,10 +1,17 @@
 //! Namespace, and what limits the use of one: LimitRange and ResourceQuota. After k/k `pkg/apis/core` and
 //! `pkg/registry/core/namespace/strategy.go` at 1.36.
 
+use std::collections::BTreeSet;
+
+use apimachinery::field::{Error, Path};
+use apimachinery::names::qualified_name;
 use serde_json::{Value, json};
 
+use super::check::{immutable, text_messages};
 use super::names::Rule;
-use super::walk::{Object, each, ensure, ensure_at, field, list, object_mut, text};
+use super::pod::resources;
+use super::quantities::amount;
+use super::walk::{Object, at, each, ensure, ensure_at, field, has, list, object, object_mut, text};
 use super::{Status, Strategy, empty_status};
 
 /// Rules of Namespaces.
@@ -12,6 +19,14 @@ pub(super) static NAMESPACE: Strategy = Strategy {
     default: default_namespace,
     prepare_create: prepare_namespace,
     prepare_update: |new, old| keep_finalizers(new, old),
+    validate: |namespace, errors| {
+        for name in list(namespace, &["spec", "finalizers"])
+            .iter()
+            .filter_map(Value::as_str)
+        {
+            text_messages(qualified_name(name), &Path::new("spec.finalizers"), name, errors);
+        }
+    },
     name: Rule::Label,
     status: Status::Fresh(|| json!({"phase": "Active"})),
     delete_returns_object: true,
@@ -21,12 +36,22 @@ pub(super) static NAMESPACE: Strategy = Strategy {
 /// Rules of LimitRanges.
 pub(super) static LIMIT_RANGE: Strategy = Strategy {
     default: default_limit_range,
+    validate: validate_limit_range,
     create_on_update: true,
     ..Strategy::PLAIN
 };
 
 /// Rules of ResourceQuotas.
 pub(super) static RESOURCE_QUOTA: Strategy = Strategy {
+    validate: |quota, errors| {
+        let path = Path::new("spec.hard");
+        for (name, value) in object(quota, &["spec", "hard"]).into_iter().flatten() {
+            let place = || path.key(name);
+            text_messages(qualified_name(name), &place(), name, errors);
+            resources::quantity(name, value, &place, errors);
+        }
+    },
+    validate_update: |new, old, errors| immutable(new, old, &["spec", "scopes"], errors),
     status: Status::Fresh(empty_status),
     delete_returns_object: true,
     ..Strategy::PLAIN
@@ -94,6 +119,84 @@ fn copy_missing(limit: &mut Object, from: &str, to: &str) {
     }
 }
 
+/// Lists of a LimitRange, and those that are about Containers and claims only.
+const LIMIT_LISTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+
+fn validate_limit_range(range: &Value, errors: &mut Vec<Error>) {
+    let mut types = BTreeSet::new();
+    for (index, limit) in list(range, &["spec", "limits"]).iter().enumerate() {
+        let path = Path::new("spec.limits").index(index);
+        let kind = text(limit, &["type"]);
+        text_messages(qualified_name(kind), &path.child("type"), kind, errors);
+        if !types.insert(kind) {
+            errors.push(Error::duplicate(&path.child("type"), kind));
+        }
+        if kind == "Pod" {
+            for key in ["default", "defaultRequest"]
+                .into_iter()
+                .filter(|key| has(limit, &[key]))
+            {
+                errors.push(Error::forbidden(
+                    &path.child(key),
+                    "may not be specified when `type` is 'Pod'",
+                ));
+            }
+        }
+        if kind == "PersistentVolumeClaim" && ["min", "max"].iter().all(|key| at(limit, &[key, "storage"]).is_none()) {
+            let detail = "either minimum or maximum storage value is required, but neither was provided";
+            errors.push(Error::required(&path.child("limits"), detail));
+        }
+        let names: BTreeSet<&str> = LIMIT_LISTS
+            .iter()
+            .flat_map(|key| {
+                object(limit, &[key])
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, _)| name.as_str())
+            })
+            .collect();
+        for name in names {
+            limit_order(limit, name, &path, errors);
+        }
+    }
+}
+
+/// `min` ≤ `defaultRequest` ≤ `default` ≤ `max`, as far as they are given.
+fn limit_order(limit: &Value, name: &str, path: &Path, errors: &mut Vec<Error>) {
+    for (low, high, at_key, words) in [
+        ("min", "max", "min", ("min value", "max value")),
+        (
+            "min",
+            "defaultRequest",
+            "defaultRequest",
+            ("min value", "default request value"),
+        ),
+        (
+            "defaultRequest",
+            "max",
+            "defaultRequest",
+            ("default request value", "max value"),
+        ),
+        (
+            "defaultRequest",
+            "default",
+            "defaultRequest",
+            ("default request value", "default limit value"),
+        ),
+        ("min", "default", "default", ("min value", "default value")),
+        ("default", "max", "default", ("default value", "max value")),
+    ] {
+        let quantity = |key: &str| at(limit, &[key, name]).and_then(amount);
+        let (Some(small), Some(large)) = (quantity(low), quantity(high)) else {
+            continue;
+        };
+        if small > large {
+            let detail = format!("{} {small} is greater than {} {large}", words.0, words.1);
+            errors.push(Error::invalid(&path.child(at_key).key(name), small.to_string(), detail));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +210,17 @@ mod tests {
             namespace,
             json!({"metadata": {"name": "a", "labels": {"kubernetes.io/metadata.name": "a"}},
                 "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
+        );
+    }
+
+    #[test]
+    fn limits_are_in_order() {
+        let mut errors = Vec::new();
+        let limit = json!({"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}});
+        validate_limit_range(&json!({"spec": {"limits": [limit]}}), &mut errors);
+        assert_eq!(
+            errors[0].to_string(),
+            "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1"
         );
     }
 

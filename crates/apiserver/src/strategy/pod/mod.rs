@@ -1,8 +1,18 @@
 //! Pod and PodTemplate: the rules of what runs, also of the templates in every workload.
 
+mod containers;
 pub(crate) mod defaults;
+mod env;
+mod probes;
 pub(crate) mod qos;
+pub(super) mod resources;
+pub(super) mod scheduling;
+mod security;
+pub(crate) mod update;
+pub(crate) mod validation;
+pub(super) mod volumes;
 
+use apimachinery::field::Path;
 use serde_json::{Value, json};
 
 use super::walk::{at, keep_old, list, object_mut, text};
@@ -13,6 +23,9 @@ pub(super) static POD: Strategy = Strategy {
     default: defaults::pod,
     prepare_create,
     prepare_status,
+    validate: validation::validate_pod,
+    validate_new: validation::validate_new_pod,
+    validate_update: update::validate,
     status: Status::Fresh(empty_status),
     generation: Generation::Spec,
     delete_returns_object: true,
@@ -26,6 +39,10 @@ pub(super) static POD_TEMPLATE: Strategy = Strategy {
         if let Some(template) = template.as_object_mut() {
             defaults::template(template);
         }
+    },
+    validate: |template, errors| {
+        let body = template.get("template").unwrap_or(&Value::Null);
+        validation::validate_template(body, &Path::new("template"), errors);
     },
     generation: Generation::Spec,
     delete_returns_object: true,
