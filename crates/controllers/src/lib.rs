@@ -14,13 +14,16 @@ use apimachinery::pace::Pace;
 use tokio_util::sync::CancellationToken;
 
 mod deployment;
+mod discovery;
 mod endpoints;
 mod error;
 mod events;
 mod expectations;
+mod garbage;
 mod hpa;
 mod informers;
 mod key;
+mod namespace;
 mod ownership;
 mod pod_ranking;
 mod pods;
@@ -90,6 +93,14 @@ pub fn start(config: Config) -> Controllers {
     run.this(endpoints::start_legacy(&context));
     run.this(serviceaccount::start(&context));
     run.this(serviceaccount::start_root_ca(&context, config.ca_pem));
+    let namespaces = namespace::start(&context);
+    let (garbage, monitors) = garbage::start(&context, namespaces.emptied());
+    run.this(namespaces);
+    run.this(garbage);
+    let until = shutdown.clone();
+    tasks.spawn(async move {
+        until.run_until_cancelled(monitors).await;
+    });
     tasks.spawn(write_events);
     context.informers.run(&context.client(INFORMERS), &mut tasks, &shutdown);
     Controllers { tasks, moves }

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Client;
 
+use crate::discovery::{self, root};
 use crate::error;
 
 /// Plural names by `apiVersion` and kind.
@@ -121,33 +121,21 @@ impl ScaleClient {
             let text = format!("no matches for kind \"{kind}\" in group \"{group}\"");
             format!("unable to determine resource for scale target reference: {text}")
         };
-        let list: APIResourceList = match self.client.request(get(&root(api_version))?).await {
-            Ok(list) => list,
+        let kinds = match discovery::kinds_of(&self.client, api_version).await {
+            Ok(kinds) => kinds,
             Err(error) if error::is_not_found(&error) => return Err(unknown()),
             Err(error) => return Err(error::message(&error)),
         };
-        let is_it = |resource: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource| {
-            resource.kind == kind && !resource.name.contains('/')
-        };
-        let plural = list
-            .resources
-            .iter()
-            .find(is_it)
-            .map(|resource| resource.name.clone())
+        let found = kinds
+            .into_iter()
+            .find(|known| known.resource.kind == kind)
             .ok_or_else(unknown)?;
+        let plural = found.resource.plural.clone();
         self.plurals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, plural.clone());
         Ok(plural)
-    }
-}
-
-fn root(api_version: &str) -> String {
-    if api_version.contains('/') {
-        format!("/apis/{api_version}")
-    } else {
-        format!("/api/{api_version}")
     }
 }
 
