@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::TryStreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -60,10 +60,8 @@ impl<K> Clone for Informer<K> {
 
 struct Cache<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
-    /// Filled before the watch starts.
-    handlers: RwLock<Vec<Handler<K>>>,
-    /// Fixed when the watch starts: the hot path reads no lock.
-    running: OnceLock<Vec<Handler<K>>>,
+    /// Until the watch starts, which takes them away.
+    handlers: RwLock<Option<Vec<Handler<K>>>>,
     synced: watch::Sender<bool>,
 }
 
@@ -71,23 +69,19 @@ impl<K> Informer<K> {
     fn new() -> Self {
         Self(Arc::new(Cache {
             objects: RwLock::default(),
-            handlers: RwLock::default(),
-            running: OnceLock::new(),
+            handlers: RwLock::new(Some(Vec::new())),
             synced: watch::Sender::new(false),
         }))
     }
 
     /// Calls `handler` on every change, in order. Only before [`Informers::run`]; it must not block.
     pub(crate) fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        let handlers = &mut *self.0.handlers.write().unwrap_or_else(PoisonError::into_inner);
         debug_assert!(
-            self.0.running.get().is_none(),
+            handlers.is_some(),
             "a handler added to a running informer hears nothing"
         );
-        self.0
-            .handlers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Box::new(handler));
+        handlers.get_or_insert_default().push(Box::new(handler));
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
@@ -122,23 +116,35 @@ impl<K> Informer<K> {
         // The sender lives in `self`, so this cannot fail before it is true.
         let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
     }
-
-    fn tell(&self, change: &Change<K>) {
-        for handler in self.0.running.get().map(Vec::as_slice).unwrap_or_default() {
-            handler(change);
-        }
-    }
 }
 
-impl<K: Cached> Informer<K> {
+/// Brings what the watch says into the cache, and tells the handlers. It owns them: they hold caches in their turn, and
+/// all of it goes when the watch ends.
+struct Feed<K> {
+    cache: Informer<K>,
+    handlers: Vec<Handler<K>>,
+}
+
+impl<K: Cached> Feed<K> {
+    fn new(cache: Informer<K>) -> Self {
+        let handlers = cache.0.handlers.write().unwrap_or_else(PoisonError::into_inner).take();
+        Self {
+            cache,
+            handlers: handlers.unwrap_or_default(),
+        }
+    }
+
+    fn tell(&self, change: &Change<K>) {
+        self.handlers.iter().for_each(|handler| handler(change));
+    }
+
+    fn objects(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, Arc<K>>> {
+        self.cache.0.objects.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn apply(&self, object: K) {
         let (key, new) = (Key::of(&object), Arc::new(object));
-        let old = self
-            .0
-            .objects
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, new.clone());
+        let old = self.objects().insert(key, new.clone());
         match old {
             None => self.tell(&Change::Added(new)),
             // A watch that is resumed may tell the last change again.
@@ -154,14 +160,7 @@ impl<K: Cached> Informer<K> {
 
     fn delete(&self, last: K) {
         let key = Key::of(&last);
-        if self
-            .0
-            .objects
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key)
-            .is_some()
-        {
+        if self.objects().remove(&key).is_some() {
             self.tell(&Change::Deleted(Arc::new(last)));
         }
     }
@@ -169,7 +168,7 @@ impl<K: Cached> Informer<K> {
     /// Everything that is not in `listed` is gone.
     fn replace(&self, listed: BTreeMap<Key, K>) {
         let vanished: Vec<Arc<K>> = {
-            let objects = &mut *self.0.objects.write().unwrap_or_else(PoisonError::into_inner);
+            let objects = &mut *self.objects();
             let gone: Vec<Key> = objects
                 .keys()
                 .filter(|key| !listed.contains_key(key))
@@ -183,13 +182,11 @@ impl<K: Cached> Informer<K> {
         for object in listed.into_values() {
             self.apply(object);
         }
-        self.0.synced.send_replace(true);
+        self.cache.0.synced.send_replace(true);
     }
 
     /// Lists and watches until cancelled; errors are retried with back-off.
     async fn run(self, api: Api<K>, config: watcher::Config) {
-        let handlers = std::mem::take(&mut *self.0.handlers.write().unwrap_or_else(PoisonError::into_inner));
-        let _ = self.0.running.set(handlers);
         let mut events = pin!(watcher(api, config).default_backoff());
         let mut listed = BTreeMap::new();
         loop {
@@ -365,7 +362,7 @@ impl Watches<'_> {
     fn some<K: Cached>(&mut self, informer: &Informer<K>, api: Api<K>, config: watcher::Config) {
         let (informer, shutdown) = (informer.clone(), self.shutdown.clone());
         self.tasks.spawn(async move {
-            shutdown.run_until_cancelled(informer.run(api, config)).await;
+            shutdown.run_until_cancelled(Feed::new(informer).run(api, config)).await;
         });
     }
 }
@@ -386,7 +383,7 @@ mod tests {
     }
 
     /// A cache whose changes are written down as text.
-    fn recorded() -> (Informer<ConfigMap>, Arc<Mutex<Vec<String>>>) {
+    fn recorded() -> (Feed<ConfigMap>, Arc<Mutex<Vec<String>>>) {
         let (informer, told) = (Informer::new(), Arc::new(Mutex::new(Vec::new())));
         let version = |map: &ConfigMap| map.metadata.resource_version.clone().unwrap();
         let into = told.clone();
@@ -397,9 +394,7 @@ mod tests {
                 Change::Deleted(old) => format!("-{}", version(old)),
             });
         });
-        let handlers = std::mem::take(&mut *informer.0.handlers.write().unwrap());
-        assert!(informer.0.running.set(handlers).is_ok());
-        (informer, told)
+        (Feed::new(informer), told)
     }
 
     fn told(log: &Mutex<Vec<String>>) -> Vec<String> {
@@ -408,37 +403,37 @@ mod tests {
 
     #[test]
     fn a_change_tells_the_state_before_and_after() {
-        let (informer, log) = recorded();
-        informer.apply(config_map("a", "u", "1"));
-        informer.apply(config_map("a", "u", "2"));
-        informer.apply(config_map("a", "u", "2"));
-        informer.delete(config_map("a", "u", "3"));
+        let (feed, log) = recorded();
+        feed.apply(config_map("a", "u", "1"));
+        feed.apply(config_map("a", "u", "2"));
+        feed.apply(config_map("a", "u", "2"));
+        feed.delete(config_map("a", "u", "3"));
         assert_eq!(told(&log), ["+1", "1→2", "-3"]);
     }
 
     #[test]
     fn a_name_that_came_back_with_another_uid_was_deleted_in_between() {
-        let (informer, log) = recorded();
-        informer.apply(config_map("a", "u", "1"));
-        informer.apply(config_map("a", "v", "5"));
+        let (feed, log) = recorded();
+        feed.apply(config_map("a", "u", "1"));
+        feed.apply(config_map("a", "v", "5"));
         assert_eq!(told(&log), ["+1", "-1", "+5"]);
     }
 
     #[test]
     fn a_relist_tells_what_vanished_and_what_changed_only() {
-        let (informer, log) = recorded();
-        informer.apply(config_map("a", "a", "1"));
-        informer.apply(config_map("b", "b", "2"));
-        informer.apply(config_map("c", "c", "3"));
+        let (feed, log) = recorded();
+        feed.apply(config_map("a", "a", "1"));
+        feed.apply(config_map("b", "b", "2"));
+        feed.apply(config_map("c", "c", "3"));
         told(&log);
         let listed = [
             config_map("b", "b", "2"),
             config_map("c", "c", "7"),
             config_map("d", "d", "8"),
         ];
-        informer.replace(listed.into_iter().map(|map| (Key::of(&map), map)).collect());
+        feed.replace(listed.into_iter().map(|map| (Key::of(&map), map)).collect());
         assert_eq!(told(&log), ["-1", "3→7", "+8"]);
-        assert_eq!(informer.in_namespace("default").len(), 3);
-        assert!(informer.in_namespace("defaul").is_empty());
+        assert_eq!(feed.cache.in_namespace("default").len(), 3);
+        assert!(feed.cache.in_namespace("defaul").is_empty());
     }
 }

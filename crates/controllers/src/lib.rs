@@ -24,7 +24,9 @@ mod hpa;
 mod informers;
 mod key;
 mod namespace;
+mod node_lifecycle;
 mod ownership;
+mod pod_gc;
 mod pod_ranking;
 mod pods;
 mod reconcile;
@@ -93,6 +95,8 @@ pub fn start(config: Config) -> Controllers {
     run.this(endpoints::start_legacy(&context));
     run.this(serviceaccount::start(&context));
     run.this(serviceaccount::start_root_ca(&context, config.ca_pem));
+    run.this(node_lifecycle::start(&context));
+    run.this(pod_gc::start(&context));
     let namespaces = namespace::start(&context);
     let (garbage, monitors) = garbage::start(&context, namespaces.emptied());
     run.this(namespaces);
