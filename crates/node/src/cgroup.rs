@@ -395,8 +395,14 @@ fn v2_base(mount: &Path, own: &str) -> Result<PathBuf, String> {
         fs::remove_dir(mount.join(".k8slab-probe")).ok();
         return Ok(mount.into());
     }
-    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let base = mount.join(path.trim_start_matches('/'));
+    let path = Path::new(own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/"));
+    // An earlier daemon of this session has moved us all to the leaf.
+    let path = if path.ends_with(LEAF) {
+        path.parent().unwrap_or(path)
+    } else {
+        path
+    };
+    let base = mount.join(path.strip_prefix("/").unwrap_or(path));
     if !writable(&base) {
         return Err(ROOTLESS.into());
     }
@@ -421,16 +427,19 @@ fn quoted<T: std::fmt::Display>(names: &[T]) -> String {
 }
 
 /// Lets children of `dir` have limits. A group with processes of its own may not (except the real root): those are
-/// moved to a leaf first, as container images that run a whole system do.
+/// moved to a leaf first, as container images that run a whole system do. First, because the kernel would let `cpu`
+/// pass and make the group a threaded one, in which `memory` is impossible.
 fn enable_controllers(dir: &Path) -> io::Result<()> {
     let have = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    for controller in USED.iter().filter(|c| !have.split_whitespace().any(|have| have == **c)) {
-        let enable = || fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
-        match enable() {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                move_to_leaf(dir)?;
-                enable()?;
-            }
+    let missing: Vec<_> = USED
+        .iter()
+        .filter(|c| !have.split_whitespace().any(|have| have == **c))
+        .collect();
+    if missing.iter().any(|c| NEEDED.contains(c)) {
+        empty_into_leaf(dir)?;
+    }
+    for controller in missing {
+        match fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")) {
             Err(error) if NEEDED.contains(controller) => return Err(error),
             // `pids` is good to have; `cpuacct` and `devices` are no controllers on v2.
             _ => {}
@@ -439,8 +448,16 @@ fn enable_controllers(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn move_to_leaf(dir: &Path) -> io::Result<()> {
-    let leaf = dir.join("k8slab-init");
+/// Where processes go that were in the group that becomes ours.
+const LEAF: &str = "k8slab-init";
+
+fn empty_into_leaf(dir: &Path) -> io::Result<()> {
+    let is_real_root = !dir.join("cgroup.type").exists();
+    let processes = fs::read_to_string(dir.join("cgroup.procs"))?;
+    if is_real_root || processes.is_empty() {
+        return Ok(());
+    }
+    let leaf = dir.join(LEAF);
     fs::create_dir(&leaf).or_else(|e| {
         if e.kind() == io::ErrorKind::AlreadyExists {
             Ok(())
@@ -448,7 +465,7 @@ fn move_to_leaf(dir: &Path) -> io::Result<()> {
             Err(e)
         }
     })?;
-    for pid in fs::read_to_string(dir.join("cgroup.procs"))?.lines() {
+    for pid in processes.lines() {
         // Kernel threads stay, and what ended meanwhile is gone.
         fs::write(leaf.join("cgroup.procs"), pid).ok();
     }

@@ -58,6 +58,8 @@ pub(crate) const ROOTLESS: &[Case] = cases! {
     a_command_gets_a_terminal
     signals_end_containers_and_their_children
     usage_is_measured_without_a_cgroup
+    a_container_beyond_its_memory_is_oom_killed
+    a_cpu_limit_holds_and_is_measured
     what_cannot_be_started_says_why
     pods_talk_to_each_other_and_the_node_to_them
     volumes_are_where_they_should_be_and_lead_nowhere_else
@@ -393,8 +395,17 @@ async fn signals_end_containers_and_their_children(lab: Lab) {
     lab.remove(&pod).await;
 }
 
+/// As root always; an ordinary user only where a cgroup was delegated to him.
+fn limits_are_enforced(lab: &Lab) -> bool {
+    let limits = lab.runtime.limits();
+    assert!(!lab.root || limits == Limits::Enforced, "{limits:?}");
+    limits == Limits::Enforced
+}
+
 async fn a_container_beyond_its_memory_is_oom_killed(lab: Lab) {
-    assert_eq!(lab.runtime.limits(), Limits::Enforced);
+    if !limits_are_enforced(&lab) {
+        return;
+    }
     let pod = lab.pod().await;
     let mut config = lab.container("greedy", &["eat", "200"]);
     config.resources = Resources {
@@ -437,6 +448,9 @@ async fn a_container_beyond_its_memory_is_oom_killed(lab: Lab) {
 }
 
 async fn a_cpu_limit_holds_and_is_measured(lab: Lab) {
+    if !limits_are_enforced(&lab) {
+        return;
+    }
     let pod = lab.pod().await;
     let mut config = lab.container("burn", &["burn", "60000"]);
     config.resources = Resources {
@@ -459,9 +473,7 @@ async fn a_cpu_limit_holds_and_is_measured(lab: Lab) {
 }
 
 async fn usage_is_measured_without_a_cgroup(lab: Lab) {
-    let Limits::NotEnforced(text) = lab.runtime.limits() else {
-        panic!("limits as an ordinary user on this machine?")
-    };
+    let Limits::NotEnforced(text) = lab.runtime.limits() else { return };
     assert!(text.starts_with("CPU and memory limits are not enforced ("), "{text}");
     println!("  {text}");
     let pod = lab.pod().await;
@@ -472,7 +484,8 @@ async fn usage_is_measured_without_a_cgroup(lab: Lab) {
     let cpu = lab.runtime.usage(&burn).unwrap().cpu_nanoseconds;
     assert!(cpu > 50_000_000, "{cpu} ns of a burn of 300 ms");
     let mebibytes = lab.runtime.usage(&eat).unwrap().working_set_bytes >> 20;
-    assert!((40..44).contains(&mebibytes), "{mebibytes} MiB of 40");
+    // The binary counts where the image lies in memory.
+    assert!((40..56).contains(&mebibytes), "{mebibytes} MiB of 40");
     lab.remove(&pod).await;
 }
 
