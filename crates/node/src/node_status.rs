@@ -126,7 +126,10 @@ impl NodeReporter {
         if let Limits::NotEnforced(why) = self.runtime.limits() {
             self.event(&node, Severity::Warning, NOT_ENFORCED_REASON, why);
         }
-        self.renew_lease(&node).await?;
+        if let Err(error) = self.renew_lease(&node).await {
+            // The next heartbeat tries again.
+            tracing::warn!("making the lease of node `{}`: {error}", self.name);
+        }
         Ok(node)
     }
 

@@ -1,0 +1,213 @@
+//! What is tried.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use super::lab::{Lab, container, is_ready};
+
+/// A case.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn() -> BoxFuture<'static, ()>,
+    /// It measures rather than tests.
+    pub(crate) only_on_request: bool,
+}
+
+macro_rules! cases {
+    ($($name:ident),*; $($figures:ident),*) => {
+        pub(crate) const ALL: &[Case] = &[
+            $(Case { name: stringify!($name), run: || $name().boxed(), only_on_request: false },)*
+            $(Case { name: stringify!($figures), run: || $figures().boxed(), only_on_request: true },)*
+        ];
+    };
+}
+
+cases! {
+    a_pod_is_scheduled_serves_is_measured_and_goes,
+    configuration_reaches_the_container,
+    a_crash_is_restarted_and_its_log_kept,
+    containers_outlive_the_daemon,
+    a_service_is_reached_by_its_address_and_its_name;
+    figures_of_pod_starts
+}
+
+async fn a_pod_is_scheduled_serves_is_measured_and_goes() {
+    let lab = Lab::open("pod").await;
+    let probe = json!({"readinessProbe": {"exec": {"command": ["/w", "w", "cat", "/proc/self/status"]}}});
+    lab.run("web", &["serve", "8000"], probe).await;
+    let pod = lab.ready("web").await;
+    let ip = pod.status.unwrap().pod_ip.unwrap();
+    let mut stream = lab.node.dial(format!("{ip}:8000").parse().unwrap()).await.unwrap();
+    let mut greeting = String::new();
+    stream.read_to_string(&mut greeting).await.unwrap();
+    assert_eq!(greeting, "hello 10.244.0.1\n");
+    assert!(lab.log("web").await.contains("listening\n"));
+    let (output, status) = lab.exec("web", &["/w", "w", "namespaces"]).await;
+    assert!(output.starts_with("net:["), "{output}");
+    assert_eq!(status, r#"{"metadata":{},"status":"Success"}"#);
+    let (_, status) = lab.exec("web", &["/none"]).await;
+    assert!(status.contains("\"reason\":\"InternalError\""), "{status}");
+    let mut metrics = String::new();
+    for _ in 0..100 {
+        metrics = lab
+            .get(true, "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/web")
+            .await;
+        if metrics.starts_with("HTTP/1.1 200") {
+            break;
+        }
+        // The first two samples are a second apart.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        metrics.contains("\"containers\":[{\"name\":\"c\",\"usage\":{\"cpu\":"),
+        "{metrics}"
+    );
+    lab.delete("web").await;
+    assert!(
+        !lab.dir.join("pods").read_dir().unwrap().any(|entry| entry.is_ok()),
+        "a pod folder is left"
+    );
+    lab.close().await;
+}
+
+async fn configuration_reaches_the_container() {
+    let lab = Lab::open("configuration").await;
+    lab.make(
+        "ConfigMap",
+        json!({"metadata": {"name": "cm"}, "data": {"file": "from the map", "COLOUR": "red"}}),
+    )
+    .await;
+    let spec = json!({
+        "automountServiceAccountToken": false,
+        "volumes": [{"name": "v", "configMap": {"name": "cm"}}, {"name": "m", "emptyDir": {"medium": "Memory"}}],
+        "containers": [
+            {"name": "c", "image": "w:1", "args": ["look"], "envFrom": [{"configMapRef": {"name": "cm"}}],
+             "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}},
+             "env": [{"name": "LIMIT", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+                     {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]},
+            {"name": "cat", "image": "w:1", "args": ["cat", "/v/file"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+            {"name": "write", "image": "w:1", "args": ["write", "/m/x", "y"], "volumeMounts": [{"name": "m", "mountPath": "/m"}]},
+        ],
+        "restartPolicy": "Never",
+    });
+    lab.create("looker", spec).await;
+    let ended = |pod: &k8s_openapi::api::core::v1::Pod| {
+        pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded")
+    };
+    let pod = lab.until("looker", ended).await;
+    let log = lab.log("looker").await;
+    let ip = pod.status.unwrap().pod_ip.unwrap();
+    for expected in ["COLOUR=red", "LIMIT=500", &format!("IP={ip}"), "hostname=looker"] {
+        assert!(log.contains(expected), "{expected} in {log}");
+    }
+    assert!(
+        lab.get(false, "/containerLogs/default/looker/cat")
+            .await
+            .contains("from the map")
+    );
+    lab.close().await;
+}
+
+async fn a_crash_is_restarted_and_its_log_kept() {
+    let lab = Lab::open("crash").await;
+    lab.run("crash", &["lines", "1"], json!({})).await;
+    let again = |pod: &k8s_openapi::api::core::v1::Pod| container(pod).restart_count == 1;
+    let pod = lab.until("crash", again).await;
+    let last = container(&pod).last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (0, Some("Completed")));
+    let previous = lab.get(false, "/containerLogs/default/crash/c?previous=true").await;
+    assert!(previous.contains("out 0\n"), "{previous}");
+    let waiting = |pod: &k8s_openapi::api::core::v1::Pod| {
+        let state = container(pod).state.and_then(|state| state.waiting);
+        state.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+    };
+    lab.until("crash", waiting).await;
+    lab.close().await;
+}
+
+async fn containers_outlive_the_daemon() {
+    let mut lab = Lab::open("adopt").await;
+    lab.run("web", &["serve", "8000"], json!({})).await;
+    let before = container(&lab.ready("web").await);
+    lab.node.drain().await;
+    let gone = std::mem::replace(&mut lab.node, Lab::node(&lab.dir, &lab.server).await);
+    drop(gone);
+    let (output, _) = lab.exec_when_known("web", &["/w", "w", "namespaces"]).await;
+    assert!(output.starts_with("net:["), "{output}");
+    let after = container(&lab.ready("web").await);
+    assert_eq!(
+        (before.container_id, before.state, 0),
+        (after.container_id, after.state, after.restart_count)
+    );
+    lab.delete("web").await;
+    lab.close().await;
+}
+
+async fn a_service_is_reached_by_its_address_and_its_name() {
+    let lab = Lab::open("service").await;
+    lab.run("web", &["serve", "8000"], json!({})).await;
+    let pod = lab.ready("web").await;
+    let ip = pod.status.unwrap().pod_ip.unwrap();
+    lab.make("Service", json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 80, "targetPort": 8000}]}}))
+        .await;
+    let slice = json!({"metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8000, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}]});
+    let slices = kube::Api::<k8s_openapi::api::discovery::v1::EndpointSlice>::namespaced(lab.client.clone(), "default");
+    slices
+        .create(
+            &kube::api::PostParams::default(),
+            &serde_json::from_value(slice).unwrap(),
+        )
+        .await
+        .unwrap();
+    // The listener opens when the proxy has seen both.
+    let begin = Instant::now();
+    let mut stream = loop {
+        match lab.node.dial("10.96.0.77:80".parse().unwrap()).await {
+            Ok(stream) => break stream,
+            Err(error) => assert!(begin.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    let mut greeting = String::new();
+    stream.read_to_string(&mut greeting).await.unwrap();
+    assert_eq!(greeting, "hello 10.244.0.1\n");
+    lab.close().await;
+}
+
+/// Create → Running through the whole API: twenty in a row, then fifty at once.
+async fn figures_of_pod_starts() {
+    let lab = Lab::open("figures").await;
+    let running =
+        |pod: &k8s_openapi::api::core::v1::Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+    let mut times = vec![];
+    for n in 0..21 {
+        let name = format!("p{n}");
+        let begin = Instant::now();
+        lab.run(&name, &["sleep"], json!({})).await;
+        lab.until(&name, running).await;
+        times.push(begin.elapsed());
+        lab.delete_now(&name).await;
+    }
+    let mut times = times.split_off(1);
+    times.sort();
+    println!("one after the other: p50 {:?}, p95 {:?}", times[10], times[18]);
+    let begin = Instant::now();
+    let names: Vec<_> = (0..50).map(|n| format!("q{n}")).collect();
+    futures::future::join_all(names.iter().map(|name| async {
+        lab.run(name, &["sleep"], json!({})).await;
+        lab.until(name, is_ready).await;
+    }))
+    .await;
+    println!("fifty at once: {:?}", begin.elapsed());
+    let begin = Instant::now();
+    futures::future::join_all(names.iter().map(|name| lab.delete_now(name))).await;
+    println!("fifty deleted: {:?}", begin.elapsed());
+    lab.close().await;
+}
