@@ -33,6 +33,7 @@ mod reconcile;
 mod replicaset;
 mod selector;
 mod serviceaccount;
+mod taint_eviction;
 mod workqueue;
 
 use informers::Informers;
@@ -96,6 +97,7 @@ pub fn start(config: Config) -> Controllers {
     run.this(serviceaccount::start(&context));
     run.this(serviceaccount::start_root_ca(&context, config.ca_pem));
     run.this(node_lifecycle::start(&context));
+    run.this(taint_eviction::start(&context));
     run.this(pod_gc::start(&context));
     let namespaces = namespace::start(&context);
     let (garbage, monitors) = garbage::start(&context, namespaces.emptied());

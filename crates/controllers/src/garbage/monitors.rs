@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use kube::api::DynamicObject;
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt, metadata_watcher, watcher};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -29,6 +29,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// When to ask again for what did not answer.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// Objects of any kind without what is in them; an `Api` of these asks for no more.
+type Metadata = PartialObjectMeta<DynamicObject>;
 /// A resource by group and plural.
 type Name = (String, String);
 
@@ -125,7 +127,7 @@ impl Monitors {
 
     fn watch(&mut self, name: Name, kind: &Kind) {
         self.unwatch(&name);
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &*kind.resource);
+        let api: Api<Metadata> = Api::all_with(self.client.clone(), &*kind.resource);
         let (listed, synced) = watch::channel(false);
         let changed = KINDS_OF_KINDS.contains(&name.1.as_str()).then(|| self.changed.clone());
         let task = monitor(api, kind.resource.clone(), self.observer.clone(), listed, changed);
@@ -168,13 +170,13 @@ impl Monitors {
 
 /// Watches one kind until aborted.
 async fn monitor(
-    api: Api<DynamicObject>,
+    api: Api<Metadata>,
     resource: Arc<ApiResource>,
     observer: Observer,
     listed: watch::Sender<bool>,
     changed: Option<Arc<Notify>>,
 ) {
-    let mut events = pin!(metadata_watcher(api, watcher::Config::default()).default_backoff());
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut present = HashSet::new();
     loop {
         let event = match events.try_next().await {
@@ -185,7 +187,7 @@ async fn monitor(
                 continue;
             }
         };
-        let observe = |object: &PartialObjectMeta<DynamicObject>| observer.observe(&resource, &object.metadata);
+        let observe = |object: &Metadata| observer.observe(&resource, &object.metadata);
         match event {
             Event::Init => present.clear(),
             Event::InitApply(object) => {
