@@ -1,10 +1,11 @@
 //! Deployment: rolls ReplicaSets over from one pod template to the next.
 //!
-//! `rollout` acts; what it does is decided by pure functions: `rolling` (how many pods may be missing or too many),
-//! `scaling` (a new size shared among several ReplicaSets), `revision` (annotations, history), `template` (which
-//! ReplicaSet is the current one) and `status` (counts, conditions, deadline). Must not look at pods, but to see whether
-//! the old ones of a `Recreate` are gone. (k/k `pkg/controller/deployment`, v1.36.)
+//! `rollout` and `new_set` act; what they do is decided by pure functions: `rolling` (how many pods may be missing or
+//! too many), `scaling` (a new size shared among several ReplicaSets), `revision` (annotations, history), `template`
+//! (which ReplicaSet is the current one) and `status` (counts, conditions, deadline). Must not look at pods, but to see
+//! whether the old ones of a `Recreate` are gone. (k/k `pkg/controller/deployment`, v1.36.)
 
+mod new_set;
 mod revision;
 mod rolling;
 mod rollout;
