@@ -5,6 +5,7 @@
 
 mod legacy;
 mod slices;
+mod tracker;
 
 use std::sync::Arc;
 
