@@ -351,7 +351,7 @@ fn grace_period(object: &Value, target: &Target, options: &DeleteOptions) -> Opt
 }
 
 /// Namespaces wait for `spec.finalizers` too.
-fn has_spec_finalizers(target: &Target, object: &Value) -> bool {
+pub(super) fn has_spec_finalizers(target: &Target, object: &Value) -> bool {
     is_namespace(target)
         && object
             .pointer("/spec/finalizers")

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::write::{Writing, refused, to_stored};
-use super::{Target, create, metadata};
+use super::{Target, create, delete, metadata};
 use crate::call::{Answer, Call};
 use crate::request::WriteOptions;
 use crate::respond;
@@ -114,6 +114,7 @@ pub(super) async fn change(writing: &Writing<'_>, current: &Object, mut new: Val
     }
     if metadata::is_deleting(&new)
         && metadata::finalizers(&new).is_empty()
+        && !delete::has_spec_finalizers(target, &new)
         && metadata::field(&new, "deletionGracePeriodSeconds")
             .and_then(Value::as_i64)
             .unwrap_or(0)
