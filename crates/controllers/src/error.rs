@@ -84,10 +84,6 @@ pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     status(error).is_some_and(|status| status.code == 409 && !status.is_already_exists())
 }
 
-pub(crate) fn is_invalid(error: &kube::Error) -> bool {
-    status(error).is_some_and(|status| status.code == 422)
-}
-
 /// Creation was refused because the namespace is going away: nothing to report, nothing to retry.
 pub(crate) fn is_namespace_terminating(error: &kube::Error) -> bool {
     let cause = |status: &Status| {

@@ -137,39 +137,37 @@ where
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        let patch = json!({"metadata": {
-            "ownerReferences": [controller_ref(self.owner)],
-            "uid": object.meta().uid,
-        }});
-        self.patch(object, &patch).await
+        let others = object.meta().owner_references.clone().unwrap_or_default();
+        self.set_owners(object, others.into_iter().chain([controller_ref(self.owner)]).collect())
+            .await
     }
 
     async fn release<K>(&self, object: &K) -> Result<()>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        let patch = json!({"metadata": {
-            "ownerReferences": [{"$patch": "delete", "uid": self.owner.meta().uid}],
-            "uid": object.meta().uid,
-        }});
-        self.patch(object, &patch).await.map(drop)
+        let mut others = object.meta().owner_references.clone().unwrap_or_default();
+        others.retain(|owner| Some(&owner.uid) != self.owner.meta().uid.as_ref());
+        self.set_owners(object, others).await.map(drop)
     }
 
-    /// False if the object is gone. The UID in the patch makes it fail on another object of the same name.
-    async fn patch<K>(&self, object: &K, patch: &serde_json::Value) -> Result<bool>
+    /// False if the object is gone. A merge patch of the whole list, which the resource version makes safe: another
+    /// write in between is a conflict, and the decision is made again.
+    async fn set_owners<K>(&self, object: &K, owners: Vec<OwnerReference>) -> Result<bool>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
+        let meta = object.meta();
+        let patch = json!({"metadata": {
+            "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
         let key = Key::of(object);
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
         match api
-            .patch_metadata(&key.name, &PatchParams::default(), &Patch::Strategic(patch))
+            .patch_metadata(&key.name, &PatchParams::default(), &Patch::Merge(patch))
             .await
         {
             Ok(_) => Ok(true),
             Err(error) if error::is_not_found(&error) => Ok(false),
-            // Released already, or another object under this name.
-            Err(error) if error::is_invalid(&error) => Ok(false),
             failed => failed
                 .map(|_| true)
                 .doing(|| format!("claiming {} `{key}`", K::kind(&()))),

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use kube::api::DeleteParams;
 use kube::runtime::watcher;
 use lab::{Lab, deployment};
 use serde_json::{Value, json};
@@ -331,7 +332,7 @@ async fn a_shrinking_set_gives_up_pods_that_are_not_ready_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_adopts_what_it_matches() {
+async fn a_set_adopts_what_it_matches_and_replaces_what_it_loses() {
     let lab = Lab::start().await;
     let orphan = json!({"metadata": {"name": "orphan", "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "web", "image": "web:1"}]}});
@@ -345,4 +346,19 @@ async fn a_set_adopts_what_it_matches() {
         .await;
     assert_eq!(Some(&adopted.owner_references()[0].uid), set.metadata.uid.as_ref());
     lab.until_all(|pods: &[Pod]| pods.len() == 2).await;
+    // Its label changed: let go, and another one takes its place.
+    lab.merge::<Pod>("orphan", json!({"metadata": {"labels": {"app": "mine"}}}))
+        .await;
+    lab.until("orphan", |pod: &Pod| pod.owner_references().is_empty()).await;
+    lab.until_all(|pods: &[Pod]| pods.len() == 3).await;
+    lab.api::<Pod>()
+        .delete("orphan", &DeleteParams::default())
+        .await
+        .unwrap();
+    let status = lab.until("web", |set: &ReplicaSet| {
+        set.status
+            .as_ref()
+            .is_some_and(|status| status.ready_replicas == Some(2))
+    });
+    assert_eq!(status.await.status.unwrap().fully_labeled_replicas, Some(2));
 }

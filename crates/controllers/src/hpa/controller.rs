@@ -159,6 +159,8 @@ impl Reconcile for Autoscalers {
         let nothing_to_say = !is_due && look.failure.is_some();
         let mut due = watch.due;
         let acted = if nothing_to_say {
+            let current = look.status.current_replicas.unwrap_or_default();
+            self.announce(key, &history, None, current, None, due);
             Ok(())
         } else {
             due = now + interval;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use apimachinery::clock::Clock;
 use apimachinery::pace::Pace;
 use controllers::Controllers;
 use futures::StreamExt;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -40,15 +41,54 @@ impl Clock for TokioClock {
     }
 }
 
-/// Answers of another API than the server's own, by path.
-pub(crate) type Answers = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+/// The metrics APIs: CPU of every ready pod, and whatever else a test puts here.
+pub(crate) struct Metrics {
+    clock: Arc<dyn Clock>,
+    /// CPU of each pod in thousandths; negative: there are no metrics at all.
+    pub(crate) cpu: AtomicI64,
+    /// Since when a pod is ready.
+    ready: Mutex<BTreeMap<String, Timestamp>>,
+    /// Other answers by path.
+    pub(crate) other: Mutex<BTreeMap<String, Value>>,
+}
+
+impl Metrics {
+    /// A pod has a sample from its first second on, of up to fifteen.
+    fn answer(&self, path: &str) -> Option<Value> {
+        if let Some(answer) = self.other.lock().unwrap().get(path) {
+            return Some(answer.clone());
+        }
+        if !path.starts_with("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods") {
+            return None;
+        }
+        let (now, cpu) = (self.clock.now(), self.cpu.load(Ordering::Relaxed));
+        let items: Vec<Value> = self
+            .ready
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|(name, since)| {
+                let age = now.duration_since(*since).as_secs();
+                (age >= 1 && cpu >= 0).then(|| {
+                    json!({
+                        "metadata": {"name": name, "namespace": "default"},
+                        "timestamp": apimachinery::time::format(now),
+                        "window": format!("{}s", age.min(15)),
+                        "containers": [{"name": "web", "usage": {"cpu": format!("{}n", cpu * 1_000_000), "memory": "1Mi"}}],
+                    })
+                })
+            })
+            .collect();
+        Some(json!({"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "metadata": {}, "items": items}))
+    }
+}
 
 pub(crate) struct Lab {
     pub(crate) client: Client,
     pub(crate) server: apiserver::Server,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) kubelet: Arc<Kubelet>,
-    answers: Answers,
+    pub(crate) metrics: Arc<Metrics>,
     pace: Pace,
     shutdown: CancellationToken,
     controllers: Option<Controllers>,
@@ -56,18 +96,23 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) async fn start() -> Self {
-        Self::with(Pace::REAL, Arc::new(|_| None)).await
+        Self::at(Pace::REAL).await
     }
 
-    /// A cluster with a pace, and answers for paths that the server itself does not serve.
-    pub(crate) async fn with(pace: Pace, answers: Answers) -> Self {
+    pub(crate) async fn at(pace: Pace) -> Self {
         let start = "2026-01-01T00:00:00Z".parse().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(TokioClock(start, Instant::now()));
         let mut config = apiserver::Config::new(apiserver::Storage::Memory);
         config.clock = clock.clone();
         let server = apiserver::Server::open(config).await.unwrap();
         let client = server.client();
-        let kubelet = Arc::new(Kubelet::new(client.clone(), clock.clone()));
+        let metrics = Arc::new(Metrics {
+            clock: clock.clone(),
+            cpu: AtomicI64::new(-1),
+            ready: Mutex::default(),
+            other: Mutex::default(),
+        });
+        let kubelet = Arc::new(Kubelet::new(client.clone(), metrics.clone()));
         tokio::spawn(kubelet.clone().run());
         let shutdown = CancellationToken::new();
         let mut lab = Self {
@@ -75,7 +120,7 @@ impl Lab {
             server,
             clock,
             kubelet,
-            answers,
+            metrics,
             pace,
             shutdown,
             controllers: None,
@@ -85,10 +130,10 @@ impl Lab {
     }
 
     pub(crate) fn start_controllers(&mut self) {
-        let (server, answers) = (self.server.clone(), self.answers.clone());
+        let (server, metrics) = (self.server.clone(), self.metrics.clone());
         self.shutdown = CancellationToken::new();
         self.controllers = Some(controllers::start(controllers::Config {
-            client_for: Arc::new(move |name| client_as(&server, &answers, name)),
+            client_for: Arc::new(move |name| client_as(&server, &metrics, name)),
             pace: self.pace,
             clock: self.clock.clone(),
             ca_pem: "-----BEGIN CERTIFICATE-----".to_owned(),
@@ -294,51 +339,92 @@ where
     last
 }
 
-/// A client under a controller's identity; paths that `answers` knows never reach the server.
-fn client_as(server: &apiserver::Server, answers: &Answers, name: &str) -> Client {
+/// A client under a controller's identity; what the metrics APIs answer never reaches the server.
+fn client_as(server: &apiserver::Server, metrics: &Arc<Metrics>, name: &str) -> Client {
     let user = match name {
         controllers::INFORMERS => "system:kube-controller-manager".to_owned(),
         controller => format!("system:serviceaccount:kube-system:{controller}"),
     };
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
     let inner = server.client_as(&user, if name == controllers::INFORMERS { &[] } else { &groups });
-    let answers = answers.clone();
+    let metrics = metrics.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
-        let (client, answers) = (inner.clone(), answers.clone());
+        let (client, metrics) = (inner.clone(), metrics.clone());
         async move {
             let path = request
                 .uri()
                 .path_and_query()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            if let Some(answer) = answers(&path) {
+            if let Some(answer) = metrics.answer(&path) {
                 let code = answer["code"].as_u64().filter(|_| answer["kind"] == "Status");
                 let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(200);
-                return Ok(Response::builder()
-                    .status(code)
-                    .body(Body::from(answer.to_string().into_bytes()))
-                    .unwrap());
+                return Ok::<_, kube::Error>(
+                    Response::builder()
+                        .status(code)
+                        .body(Body::from(answer.to_string().into_bytes()))
+                        .unwrap(),
+                );
             }
-            client.send(request).await
+            let response = client.send(request).await?;
+            if response.status() == StatusCode::NOT_FOUND
+                && let Some(answer) = discovery(&path)
+            {
+                return Ok(Response::new(Body::from(answer.to_string().into_bytes())));
+            }
+            Ok(response)
         }
     });
     Client::new(service, "default")
 }
 
+/// Discovery of the kinds that these tests use, for a server that does not answer it.
+fn discovery(path: &str) -> Option<Value> {
+    let kind = |name: &str, kind: &str, namespaced: bool| {
+        let verbs = ["delete", "deletecollection", "get", "list", "watch"];
+        json!({"name": name, "singularName": "", "kind": kind, "namespaced": namespaced, "verbs": verbs})
+    };
+    let group = |name: &str| {
+        let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+        json!({"name": name, "versions": [version], "preferredVersion": version})
+    };
+    let resources = match path {
+        "/api" => return Some(json!({"versions": ["v1"], "serverAddressByClientCIDRs": []})),
+        "/apis" => return Some(json!({"groups": [group("apps"), group("discovery.k8s.io")]})),
+        "/api/v1" => vec![
+            kind("configmaps", "ConfigMap", true),
+            kind("endpoints", "Endpoints", true),
+            kind("namespaces", "Namespace", false),
+            kind("nodes", "Node", false),
+            kind("pods", "Pod", true),
+            kind("secrets", "Secret", true),
+            kind("serviceaccounts", "ServiceAccount", true),
+            kind("services", "Service", true),
+        ],
+        "/apis/apps/v1" => vec![
+            kind("deployments", "Deployment", true),
+            kind("replicasets", "ReplicaSet", true),
+        ],
+        "/apis/discovery.k8s.io/v1" => vec![kind("endpointslices", "EndpointSlice", true)],
+        _ => return None,
+    };
+    Some(json!({"groupVersion": path.rsplit('/').next(), "resources": resources}))
+}
+
 /// Runs pods without running anything: it says they are ready, and lets go of deleted ones.
 pub(crate) struct Kubelet {
     client: Client,
-    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     /// Pods whose image contains one of these never become ready.
     unready: Mutex<Vec<String>>,
-    paused: std::sync::atomic::AtomicBool,
+    paused: AtomicBool,
 }
 
 impl Kubelet {
-    fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
+    fn new(client: Client, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
-            clock,
+            metrics,
             unready: Mutex::default(),
             paused: false.into(),
         }
@@ -351,7 +437,7 @@ impl Kubelet {
 
     /// From now on nothing is done for anybody.
     pub(crate) fn pause(&self) {
-        self.paused.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.paused.store(true, Ordering::Relaxed);
     }
 
     async fn run(self: Arc<Self>) {
@@ -359,7 +445,7 @@ impl Kubelet {
         let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
         while let Some(event) = events.next().await {
             if let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event
-                && !self.paused.load(std::sync::atomic::Ordering::Relaxed)
+                && !self.paused.load(Ordering::Relaxed)
             {
                 self.sync(&pod).await;
             }
@@ -373,6 +459,7 @@ impl Kubelet {
         );
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         if pod.metadata.deletion_timestamp.is_some() {
+            self.metrics.ready.lock().unwrap().remove(name);
             let _ = api
                 .delete(
                     name,
@@ -411,7 +498,13 @@ impl Kubelet {
         let started = pod.status.as_ref().and_then(|status| status.start_time.clone());
         let created = pod.metadata.creation_timestamp.clone();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-        let now = apimachinery::time::format(self.clock.now());
+        let now = self.metrics.clock.now();
+        if ready {
+            self.metrics.ready.lock().unwrap().insert(name.to_owned(), now);
+        } else {
+            self.metrics.ready.lock().unwrap().remove(name);
+        }
+        let now = apimachinery::time::format(now);
         let octet = name
             .bytes()
             .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte))
