@@ -2,18 +2,24 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use apimachinery::gvk::GroupResource;
+use apimachinery::schema::Schemas;
+use apimachinery::status::Status;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Pki;
+use crate::auth::rbac::Authorizer;
 use crate::config::Config;
-use crate::resources::{Resource, Table};
-use crate::store::Store;
+use crate::resources::{Resource, SchemaCache, Table};
+use crate::store::{Store, View};
 
 /// See the module.
 pub(crate) struct Api {
     pub(crate) config: Config,
     pub(crate) store: Arc<Store>,
+    pub(crate) schemas: SchemaCache,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) pki: Arc<Pki>,
     table: RwLock<Arc<Table>>,
     /// Cancelled when the server closes: ends watches.
     pub(crate) closing: CancellationToken,
@@ -22,10 +28,13 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(config: Config, store: Arc<Store>, table: Table) -> Self {
+    pub(crate) fn new(config: Config, store: Arc<Store>, table: Table, pki: Arc<Pki>) -> Self {
         Self {
             config,
             store,
+            schemas: SchemaCache::default(),
+            authorizer: Authorizer::default(),
+            pki,
             table: RwLock::new(Arc::new(table)),
             closing: CancellationToken::new(),
             allocating: tokio::sync::Mutex::new(()),
@@ -41,8 +50,12 @@ impl Api {
         self.config.clock.now()
     }
 
-    /// The resource under which objects of `resource` are stored.
-    pub(crate) fn stored(&self, resource: &Resource) -> GroupResource {
-        resource.stored_as.clone()
+    /// The schemas of the resource's kinds.
+    pub(crate) async fn schemas(&self, resource: &Resource) -> Result<Arc<Schemas>, Status> {
+        self.schemas.of(resource).await.map_err(Status::internal)
+    }
+
+    pub(crate) fn view(&self) -> &dyn View {
+        &*self.store
     }
 }

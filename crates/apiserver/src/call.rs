@@ -9,8 +9,10 @@ use futures::{FutureExt, TryFutureExt};
 use http::{HeaderMap, Method};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
+use hyper::upgrade::OnUpgrade;
 
 use crate::api::Api;
+use crate::auth::Identity;
 use crate::body::{Body, BoxError};
 use crate::request::{Accept, Query};
 
@@ -26,25 +28,32 @@ pub(crate) type Answer = Result<http::Response<Body>, Status>;
 /// See the module.
 pub(crate) struct Call {
     pub(crate) api: Arc<Api>,
+    pub(crate) identity: Identity,
     pub(crate) method: Method,
     /// Undecoded.
     pub(crate) path: String,
     pub(crate) query: Query,
+    /// Undecoded, without the question mark.
+    pub(crate) raw_query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) accept: Accept,
     body: tokio::sync::Mutex<Option<Incoming>>,
+    upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
 }
 
 impl Call {
-    pub(crate) fn new(api: Arc<Api>, parts: http::request::Parts, body: Incoming) -> Self {
+    pub(crate) fn new(api: Arc<Api>, identity: Identity, mut parts: http::request::Parts, body: Incoming) -> Self {
         Self {
             api,
+            identity,
             method: parts.method,
             path: parts.uri.path().to_owned(),
             query: Query::parse(parts.uri.query()),
             accept: Accept::read(&parts.headers),
             headers: parts.headers,
+            raw_query: parts.uri.query().unwrap_or_default().to_owned(),
+            upgrade: Mutex::new(parts.extensions.remove::<OnUpgrade>()),
             body: tokio::sync::Mutex::new(Some(body)),
             warnings: Mutex::default(),
         }
@@ -60,6 +69,16 @@ impl Call {
             Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(BODY_LIMIT)),
             Err(error) => Err(Status::bad_request(format!("reading the body of the request: {error}"))),
         }
+    }
+
+    /// The body as it comes; `None` the second time.
+    pub(crate) async fn take_body(&self) -> Option<Incoming> {
+        self.body.lock().await.take()
+    }
+
+    /// The connection itself, once the client has been told that it changes its protocol.
+    pub(crate) fn take_upgrade(&self) -> Option<OnUpgrade> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Tells the client something beside the answer.

@@ -1,13 +1,14 @@
 //! `Config`: every knob of the API server, as a value.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use apimachinery::clock::{Clock, SystemClock};
 
+use crate::auth::Pki;
 use crate::connector::{Connector, NoConnector};
 
 /// Where objects are kept.
@@ -68,6 +69,11 @@ pub struct Config {
     pub service_cidr: Cidr,
     /// Where NodePorts come from.
     pub node_ports: RangeInclusive<u16>,
+    /// Keys and certificates; without them they are made and live as long as the process.
+    pub pki: Option<Arc<Pki>>,
+    /// Where the server is reached over the network; clients in the cluster find it there. Port 6443 on the loopback
+    /// address if nothing is said.
+    pub api_server: Option<SocketAddr>,
     /// What `/version` says.
     pub version: Version,
 }
@@ -84,6 +90,8 @@ impl Config {
                 prefix: 12,
             },
             node_ports: 30000..=32767,
+            pki: None,
+            api_server: None,
             version: Version::default(),
         }
     }

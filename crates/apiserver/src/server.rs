@@ -9,13 +9,16 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::body::{Body, BoxError};
-use crate::call::Call;
 use crate::config::{Config, Storage};
-use crate::dispatch::dispatch;
+use crate::dispatch::{Caller, dispatch};
+use crate::auth::{Identity, Pki, PkiError};
 use crate::resources::Table;
+use crate::{seed, serve};
 use crate::store::{BackendError, File, Store, View};
 
 /// Why a server cannot start.
@@ -24,6 +27,12 @@ pub enum OpenError {
     /// The store cannot be opened. Its file is left as it is.
     #[error("opening the store")]
     Store(#[from] BackendError),
+    /// Certificates or keys cannot be made.
+    #[error("making certificates and keys")]
+    Pki(#[from] PkiError),
+    /// An object that every cluster has from its first moment cannot be written.
+    #[error("writing the objects a cluster starts with")]
+    Bootstrap(#[source] Box<apimachinery::status::Status>),
     /// The embedded data cannot be read: a broken build.
     #[error("reading the embedded API description")]
     Data(#[source] io::Error),
@@ -54,9 +63,13 @@ impl Server {
                 Store::new(Box::new(file), contents)
             }
         };
-        Ok(Self {
-            api: Arc::new(Api::new(config, store, table)),
-        })
+        let pki = match &config.pki {
+            Some(pki) => pki.clone(),
+            None => Arc::new(Pki::in_memory(config.clock.now())?),
+        };
+        let api = Arc::new(Api::new(config, store, table, pki));
+        seed::plant(&api).await.map_err(|status| OpenError::Bootstrap(Box::new(status)))?;
+        Ok(Self { api })
     }
 
     /// A client in process, without a socket, as a member of `system:masters`.
@@ -65,13 +78,21 @@ impl Server {
     }
 
     /// A client in process for a user in groups; `system:authenticated` comes by itself.
-    pub fn client_as(&self, _user: &str, _groups: &[&str]) -> kube::Client {
-        kube::Client::new(self.service(), "default")
+    pub fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
+        kube::Client::new(self.service(Identity::new(user, groups)), "default")
     }
 
-    /// The server as a tower service.
-    pub fn service(&self) -> Service {
-        Service { api: self.api.clone() }
+    /// The server as a tower service for one identity.
+    pub fn service(&self, identity: Identity) -> Service {
+        Service { api: self.api.clone(), caller: Caller::Known(identity) }
+    }
+
+    /// Serves HTTPS on `listener` until `shutdown`, in the background. Clients are known by certificate or token.
+    pub fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), PkiError> {
+        let tls = Arc::new(self.api.pki.server_config()?);
+        let service = Service { api: self.api.clone(), caller: Caller::Peer(None) };
+        tokio::spawn(serve::serve(service, listener, tls, shutdown));
+        Ok(())
     }
 
     /// The current objects.
@@ -95,6 +116,14 @@ impl Server {
 #[derive(Clone)]
 pub struct Service {
     api: Arc<Api>,
+    caller: Caller,
+}
+
+impl Service {
+    /// The same server for somebody else.
+    pub(crate) fn for_caller(&self, caller: Caller) -> Self {
+        Self { api: self.api.clone(), caller }
+    }
 }
 
 impl<B> tower::Service<Request<B>> for Service
@@ -113,6 +142,6 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let body = body.map_err(|error| -> BoxError { error.into() }).boxed_unsync();
-        dispatch(Call::new(self.api.clone(), parts, body)).map(Ok).boxed()
+        dispatch(self.api.clone(), self.caller.clone(), parts, body).map(Ok).boxed()
     }
 }

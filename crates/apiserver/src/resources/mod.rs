@@ -6,7 +6,9 @@
 pub(crate) mod archive;
 pub(crate) mod conversion;
 mod resource;
+mod schemas;
 mod table;
 
 pub use resource::{Resource, Subresource, Verb, Verbs};
+pub(crate) use schemas::{SchemaCache, document};
 pub use table::{Group, Table};

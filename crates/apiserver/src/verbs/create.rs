@@ -6,6 +6,7 @@ use apimachinery::time;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::rules::{self, Ownership};
 use super::write::{Writing, refused};
 use super::{Target, metadata};
 use crate::call::{Answer, Call};
@@ -25,7 +26,7 @@ pub(super) async fn create(call: &Call, target: Target) -> Answer {
     }
     .read_body()
     .await?;
-    let (target, object) = new_object(call, target, &options, body).await?;
+    let (target, object) = new_object(call, target, &options, body, Ownership::Track).await?;
     respond::object(call, &target.resource, StatusCode::CREATED, &object)
 }
 
@@ -35,6 +36,7 @@ pub(super) async fn new_object(
     mut target: Target,
     options: &WriteOptions,
     mut body: Value,
+    ownership: Ownership,
 ) -> Result<(Target, Object), Status> {
     let given = metadata::text(&body, "name").to_owned();
     if !target.name.is_empty() && !given.is_empty() && target.name != given {
@@ -59,16 +61,22 @@ pub(super) async fn new_object(
         return Err(Status::invalid(&target.resource.group_kind(), "", &[error]));
     }
     let generated = target.name.is_empty();
+    // From here to the write nobody else may take an address.
+    let _allocating = match rules::is_service(&target.resource) {
+        true => Some(call.api.allocating.lock().await),
+        false => None,
+    };
     for _ in 0..ATTEMPTS {
         if generated {
             target.name = metadata::generate_name(&base);
         }
-        let object = prepare(call, &target, options, body.clone()).await?;
         let writing = Writing {
             call,
             target: &target,
             options,
         };
+        let object = prepare(call, &target, body.clone(), ownership);
+        let object = rules::ready_create(&writing, object, ownership).await?;
         match writing.commit_new(object).await {
             Ok(object) => return Ok((target, object)),
             Err(WriteError::Exists) if generated => {}
@@ -78,25 +86,17 @@ pub(super) async fn new_object(
     Err(Status::generate_name_conflict(&target.group_resource(), &target.name))
 }
 
-/// Everything between the client's body and the store.
-async fn prepare(call: &Call, target: &Target, _options: &WriteOptions, mut object: Value) -> Result<Value, Status> {
+/// The metadata of a new object: what only the server sets.
+fn prepare(call: &Call, target: &Target, mut object: Value, ownership: Ownership) -> Value {
     let now = call.api.now();
     metadata::set(&mut object, "name", Some(target.name.as_str().into()));
     metadata::set(&mut object, "uid", Some(metadata::new_uid()));
     metadata::set(&mut object, "creationTimestamp", Some(time::format(now).into()));
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "generation",
-        "managedFields",
-    ] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         metadata::set(&mut object, field, None);
     }
-    if target.resource.has_status()
-        && let Some(map) = object.as_object_mut()
-    {
-        map.shift_remove("status");
+    if ownership == Ownership::Track {
+        metadata::set(&mut object, "managedFields", None);
     }
-    Ok(object)
+    object
 }

@@ -8,10 +8,11 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::write::refused;
-use super::{Target, metadata};
+use super::{Target, metadata, rules};
 use crate::call::{Answer, Call};
 use crate::request::{MediaType, decode_optional, invalid_options, read_dry_run};
 use crate::respond;
+use crate::strategy;
 use crate::store::{Action, Expect, Object, Write, WriteError};
 
 /// How often a deletion that is bound to no revision is tried again.
@@ -61,7 +62,7 @@ impl DeleteOptions {
         }
     }
 
-    pub(super) fn from_body(body: &Value, errors: &mut Vec<Error>) -> Result<Self, Status> {
+    pub(crate) fn from_body(body: &Value, errors: &mut Vec<Error>) -> Result<Self, Status> {
         let kind = body.get("kind").and_then(Value::as_str).unwrap_or_default();
         if !matches!(kind, "" | "DeleteOptions") {
             return Err(Status::bad_request(format!(
@@ -188,21 +189,7 @@ pub(super) async fn delete(call: &Call, target: &Target) -> Answer {
 
 /// Kinds whose deletion answers with the object even when it is gone.
 fn returns_object(target: &Target) -> bool {
-    // SEAM: `strategy.delete_returns_object`.
-    matches!(
-        (target.resource.group.as_str(), target.resource.plural.as_str()),
-        (
-            "",
-            "pods"
-                | "services"
-                | "serviceaccounts"
-                | "namespaces"
-                | "persistentvolumes"
-                | "persistentvolumeclaims"
-                | "resourcequotas"
-                | "podtemplates"
-        ) | ("storage.k8s.io", _)
-    )
+    rules::of(&target.resource).delete_returns_object
 }
 
 /// Deletes one object, or starts to.
@@ -323,31 +310,8 @@ fn set_propagation_finalizers(object: &mut Value, target: &Target, options: &Del
 
 /// How long the object may take to go; `None` of kinds that know no grace.
 fn grace_period(object: &Value, target: &Target, options: &DeleteOptions) -> Option<i64> {
-    if (target.resource.group.as_str(), target.resource.plural.as_str()) != ("", "pods") {
-        return None;
-    }
-    let spec = object.get("spec");
-    let own = spec
-        .and_then(|spec| spec.get("terminationGracePeriodSeconds"))
-        .and_then(Value::as_i64)
-        .unwrap_or(30);
-    let grace = match options.grace_period_seconds.unwrap_or(own) {
-        negative if negative < 0 => 1,
-        grace => grace,
-    };
-    let scheduled = spec
-        .and_then(|spec| spec.get("nodeName"))
-        .and_then(Value::as_str)
-        .is_some_and(|n| !n.is_empty());
-    let phase = object
-        .pointer("/status/phase")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    Some(if !scheduled || matches!(phase, "Succeeded" | "Failed") {
-        0
-    } else {
-        grace
-    })
+    let graceful = rules::of(&target.resource).graceful_delete;
+    graceful.then(|| strategy::grace_period(object, options.grace_period_seconds))
 }
 
 /// Namespaces wait for `spec.finalizers` too.

@@ -26,7 +26,7 @@ const ORDER: [&str; 14] = [
 ];
 
 /// A text field of the metadata, empty if it is not there.
-pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object
         .get("metadata")
         .and_then(|metadata| metadata.get(field))
@@ -35,7 +35,7 @@ pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 }
 
 /// A field of the metadata, `None` if it is null.
-pub(super) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     object
         .get("metadata")
         .and_then(|metadata| metadata.get(name))
@@ -43,7 +43,7 @@ pub(super) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// The metadata, made if it is not there.
-pub(super) fn of(object: &mut Value) -> &mut Map<String, Value> {
+pub(crate) fn of(object: &mut Value) -> &mut Map<String, Value> {
     let map = match object {
         Value::Object(map) => map,
         other => {
@@ -63,7 +63,7 @@ pub(super) fn of(object: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Sets a field, or removes it.
-pub(super) fn set(object: &mut Value, name: &str, value: Option<Value>) {
+pub(crate) fn set(object: &mut Value, name: &str, value: Option<Value>) {
     let metadata = of(object);
     match value {
         Some(value) => {
@@ -76,12 +76,12 @@ pub(super) fn set(object: &mut Value, name: &str, value: Option<Value>) {
 }
 
 /// Whether the object is being deleted.
-pub(super) fn is_deleting(object: &Value) -> bool {
+pub(crate) fn is_deleting(object: &Value) -> bool {
     field(object, "deletionTimestamp").is_some()
 }
 
 /// `metadata.finalizers`.
-pub(super) fn finalizers(object: &Value) -> Vec<String> {
+pub(crate) fn finalizers(object: &Value) -> Vec<String> {
     let list = field(object, "finalizers").and_then(Value::as_array);
     list.into_iter()
         .flatten()
@@ -91,24 +91,24 @@ pub(super) fn finalizers(object: &Value) -> Vec<String> {
 }
 
 /// Writes `metadata.finalizers`; an empty list is none.
-pub(super) fn set_finalizers(object: &mut Value, finalizers: &[String]) {
+pub(crate) fn set_finalizers(object: &mut Value, finalizers: &[String]) {
     let list = (!finalizers.is_empty()).then(|| finalizers.iter().map(|name| Value::from(name.as_str())).collect());
     set(object, "finalizers", list);
 }
 
 /// Bumps `metadata.generation`.
-pub(super) fn next_generation(object: &mut Value) {
+pub(crate) fn next_generation(object: &mut Value) {
     let generation = field(object, "generation").and_then(Value::as_i64).unwrap_or(0);
     set(object, "generation", Some((generation + 1).into()));
 }
 
 /// A new UID.
-pub(super) fn new_uid() -> Value {
+pub(crate) fn new_uid() -> Value {
     Value::String(Uuid::new_v4().to_string())
 }
 
 /// `base` and five letters that spell no word (apimachinery `names.SimpleNameGenerator`).
-pub(super) fn generate_name(base: &str) -> String {
+pub(crate) fn generate_name(base: &str) -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut name: String = base.chars().take(58).collect();
     name.extend(
@@ -122,7 +122,7 @@ pub(super) fn generate_name(base: &str) -> String {
 }
 
 /// Puts `kind` and `apiVersion` first, the metadata's fields in Go's order, and drops nulls and empty maps there.
-pub(super) fn arrange(object: &mut Value, kind: &str, api_version: &str) {
+pub(crate) fn arrange(object: &mut Value, kind: &str, api_version: &str) {
     let mut metadata = std::mem::take(of(object));
     let mut ordered = Map::with_capacity(metadata.len());
     let kept = |value: &Value| match value {
@@ -156,7 +156,7 @@ pub(super) fn arrange(object: &mut Value, kind: &str, api_version: &str) {
 }
 
 /// Fills in and checks kind and version of a body.
-pub(super) fn check_type(object: &mut Value, kind: &str, api_version: &str) -> Result<(), Status> {
+pub(crate) fn check_type(object: &mut Value, kind: &str, api_version: &str) -> Result<(), Status> {
     let given = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (given_version, given_kind) = (given("apiVersion"), given("kind"));
     if !given_version.is_empty() && given_version != api_version {
@@ -175,7 +175,7 @@ pub(super) fn check_type(object: &mut Value, kind: &str, api_version: &str) -> R
 }
 
 /// Checks the namespace of a body against that of the request, and fills it in.
-pub(super) fn check_namespace(object: &mut Value, target: &Target) -> Result<(), Status> {
+pub(crate) fn check_namespace(object: &mut Value, target: &Target) -> Result<(), Status> {
     let given = text(object, "namespace").to_owned();
     match &target.namespace {
         Some(namespace) if given.is_empty() => set(object, "namespace", Some(namespace.as_str().into())),
@@ -192,7 +192,7 @@ pub(super) fn check_namespace(object: &mut Value, target: &Target) -> Result<(),
 }
 
 /// 409 for a UID that is not the object's.
-pub(super) fn uid_conflict(resource: &GroupResource, name: &str, given: &str, actual: &str) -> Status {
+pub(crate) fn uid_conflict(resource: &GroupResource, name: &str, given: &str, actual: &str) -> Status {
     let detail = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {actual}");
     Status::conflict(resource, name, detail)
 }

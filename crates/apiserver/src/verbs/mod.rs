@@ -8,8 +8,9 @@ mod delete;
 mod delete_collection;
 mod get;
 mod list;
-mod metadata;
+pub(crate) mod metadata;
 mod patch;
+mod rules;
 mod selection;
 mod subresource;
 mod update;
@@ -27,6 +28,8 @@ use crate::call::{Answer, Call};
 use crate::request::ResourcePath;
 use crate::resources::{Resource, Verb};
 use crate::store::{Key, Object};
+
+pub(crate) use write::to_stored;
 
 /// What a request is about.
 #[derive(Clone, Debug)]
@@ -98,6 +101,16 @@ pub(crate) fn verb(call: &Call, path: &ResourcePath) -> Option<Verb> {
         Method::GET | Method::HEAD => Verb::List,
         _ => return None,
     })
+}
+
+/// The name RBAC compares: the path's, or that of a list or watch of one object by field selector.
+pub(crate) fn name_of(call: &Call, path: &ResourcePath) -> Option<String> {
+    if path.name.is_some() {
+        return path.name.clone();
+    }
+    let selector = apimachinery::fields::Selector::parse(call.query.text("fieldSelector")?).ok()?;
+    let mut names = selector.requirements().iter().filter(|requirement| requirement.field == "metadata.name");
+    names.next().map(|requirement| requirement.value.clone())
 }
 
 /// Answers a request about a resource.

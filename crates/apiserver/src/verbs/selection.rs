@@ -11,6 +11,7 @@ use super::Target;
 use crate::request::ListOptions;
 use crate::resources::Resource;
 use crate::store::{Key, Object};
+use crate::strategy;
 
 /// Label and field selector of a request, checked.
 #[derive(Clone, Debug)]
@@ -124,18 +125,13 @@ fn or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<Stri
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-fn check_field(_resource: &Resource, _field: &str) -> Result<(), Status> {
-    // SEAM: `strategy::fields`.
-    Ok(())
+fn check_field(resource: &Resource, field: &str) -> Result<(), Status> {
+    match strategy::fields(&resource.gvk(), &Value::Null, field) {
+        Ok(_) => Ok(()),
+        Err(unknown) => Err(Status::bad_request(unknown.to_string())),
+    }
 }
 
-fn field_value(_resource: &Resource, value: &Value, field: &str) -> Option<String> {
-    // SEAM: `strategy::fields`.
-    let found = field.split('.').try_fold(value, |place, step| place.get(step));
-    Some(match found {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None if field == "spec.unschedulable" => "false".to_owned(),
-        Some(Value::Null) | None => String::new(),
-        Some(other) => other.to_string(),
-    })
+fn field_value(resource: &Resource, value: &Value, field: &str) -> Option<String> {
+    strategy::fields(&resource.gvk(), value, field).ok().map(Option::unwrap_or_default)
 }

@@ -5,7 +5,8 @@ use apimachinery::status::Status;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::write::{Writing, refused, to_stored};
+use super::rules::{self, Ownership};
+use super::write::{Writing, refused};
 use super::{Target, create, delete, metadata};
 use crate::call::{Answer, Call};
 use crate::request::WriteOptions;
@@ -24,12 +25,13 @@ pub(super) async fn update(call: &Call, target: &Target) -> Answer {
     };
     let body = writing.read_body().await?;
     check_name(target, &body)?;
+    rules::check_conditional(target, &body)?;
     for _ in 0..ATTEMPTS {
         let current = match target.current(&call.api) {
             Ok(current) => current,
             Err(status) => return create_on_update(call, target, &options, body, status).await,
         };
-        match change(&writing, &current, body.clone()).await {
+        match change(&writing, &current, body.clone(), Ownership::Track).await {
             Ok(object) => return respond::object(call, &target.resource, StatusCode::OK, &object),
             Err(Refusal::Raced) if metadata::text(&body, "resourceVersion").is_empty() => {}
             Err(refusal) => return Err(refusal.status(target)),
@@ -39,14 +41,17 @@ pub(super) async fn update(call: &Call, target: &Target) -> Answer {
 }
 
 async fn create_on_update(
-    _call: &Call,
-    _target: &Target,
-    _options: &WriteOptions,
-    _body: Value,
+    call: &Call,
+    target: &Target,
+    options: &WriteOptions,
+    body: Value,
     not_found: Status,
 ) -> Answer {
-    let _ = create::new_object;
-    Err(not_found)
+    if !rules::of(&target.resource).create_on_update || !target.subresource.is_empty() {
+        return Err(not_found);
+    }
+    let (target, object) = create::new_object(call, target.clone(), options, body, Ownership::Track).await?;
+    respond::object(call, &target.resource, StatusCode::CREATED, &object)
 }
 
 /// The body of a PUT names the object that the path names.
@@ -89,7 +94,12 @@ impl From<Status> for Refusal {
 
 /// Makes `new`, in the version of the request, the next state of the object. Answers with the state that is stored
 /// then, which is `current` if nothing changes.
-pub(super) async fn change(writing: &Writing<'_>, current: &Object, mut new: Value) -> Result<Object, Refusal> {
+pub(super) async fn change(
+    writing: &Writing<'_>,
+    current: &Object,
+    mut new: Value,
+    ownership: Ownership,
+) -> Result<Object, Refusal> {
     let Writing { call, target, options } = writing;
     let resource = &target.resource;
     let old = respond::served_value(resource, current);
@@ -105,10 +115,11 @@ pub(super) async fn change(writing: &Writing<'_>, current: &Object, mut new: Val
     keep_what_only_the_server_sets(&mut new, &old);
     keep_what_the_subresource_may_not_change(&mut new, &old, target);
     check_finalizers(&new, &old, target)?;
-    // ── the kind's rules go here ──
-    to_stored(resource, &mut new);
-    let mut before = old;
-    to_stored(resource, &mut before);
+    let _allocating = match rules::is_service(resource) {
+        true => Some(call.api.allocating.lock().await),
+        false => None,
+    };
+    let (new, before) = rules::ready_update(writing, new, old, ownership).await?;
     if new == before {
         return Ok(current.clone());
     }
@@ -119,6 +130,7 @@ pub(super) async fn change(writing: &Writing<'_>, current: &Object, mut new: Val
             .and_then(Value::as_i64)
             .unwrap_or(0)
             == 0
+        && !delete::has_spec_finalizers(target, &new)
     {
         return remove(call, target, current, new, options.dry_run).await;
     }

@@ -37,6 +37,11 @@ impl Writing<'_> {
         Ok(object)
     }
 
+    /// Who writes.
+    pub(super) fn manager(&self) -> String {
+        self.call.manager(&self.options.field_manager)
+    }
+
     /// Unknown and duplicate fields: refused, told or ignored, as the client wants.
     pub(super) fn report(&self, problems: Vec<String>) -> Result<(), Status> {
         if problems.is_empty() {
@@ -88,7 +93,7 @@ impl Writing<'_> {
 }
 
 /// The stored form of an object in the version of the resource.
-pub(super) fn to_stored(resource: &Resource, object: &mut Value) {
+pub(crate) fn to_stored(resource: &Resource, object: &mut Value) {
     match resource.conversion {
         Some(conversion) => {
             conversion.store(object);

@@ -2,6 +2,9 @@
 //!
 //! Those that are another view of the object itself go through the verbs like the object; the others have a file each.
 
+mod binding;
+mod kubelet;
+mod proxy;
 pub(super) mod review;
 mod scale;
 
@@ -34,6 +37,11 @@ pub(super) async fn handle(call: Arc<Call>, target: Target, verb: Verb, path: &R
             Verb::Patch => patch::patch(&call, &target).await,
             other => Err(Status::method_not_supported(&target.group_resource(), other.as_str())),
         },
+        "binding" => binding::bind(&call, &target).await,
+        "eviction" => binding::evict(&call, &target).await,
+        "token" => review::token(&call, &target).await,
+        "log" | "exec" | "attach" | "portforward" => kubelet::handle(&call, &target).await,
+        "proxy" => proxy::handle(&call, &target, path).await,
         other => Err(not_implemented(&format!("subresource {other}"))),
     }
 }

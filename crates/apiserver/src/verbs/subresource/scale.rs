@@ -14,6 +14,7 @@ use crate::respond;
 use crate::store::Object;
 use crate::verbs::patch::Patch;
 use crate::verbs::update::{Refusal, change, check_name};
+use crate::verbs::rules::Ownership;
 use crate::verbs::write::Writing;
 use crate::verbs::{Target, metadata};
 
@@ -37,7 +38,7 @@ pub(super) async fn handle(call: &Call, target: &Target, verb: Verb) -> Answer {
             let options = WriteOptions::read(&call.query, "PatchOptions")?;
             let patch = Patch::read(call, &options).await?;
             write(call, target, &options, |scale| {
-                let mut patched = patch.applied(scale)?;
+                let mut patched = patch.applied(scale, None)?;
                 metadata::check_type(&mut patched, KIND, API_VERSION)?;
                 Ok(patched)
             })
@@ -64,7 +65,7 @@ async fn write(
         let given = metadata::text(&scale, "resourceVersion").to_owned();
         metadata::set(&mut object, "resourceVersion", Some(given.as_str().into()));
         object["spec"]["replicas"] = replicas.into();
-        match change(&writing, &current, object).await {
+        match change(&writing, &current, object, Ownership::Track).await {
             Ok(object) => return answer(call, target, &object),
             Err(Refusal::Raced) => {}
             Err(refusal) => return Err(refusal.status(target)),
