@@ -1,7 +1,7 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch, server-side apply.
 
 use apimachinery::field::{Error, Path};
-use apimachinery::patch::{self, apply::FieldSet};
+use apimachinery::patch;
 use apimachinery::schema::Schema;
 use apimachinery::status::{Reason, Status};
 use bytes::Bytes;
@@ -148,7 +148,7 @@ async fn apply(writing: &Writing<'_>, config: &Value) -> Answer {
     known.prune(writing, &mut config)?;
     let schema = known.schema().ok_or_else(|| Status::unsupported_media_type(&PatchType::ACCEPTED[..3]))?;
     let api_version = target.resource.api_version();
-    let reset = FieldSet::default();
+    let reset = rules::reset_fields(target);
     let force = options.force.unwrap_or(false);
     let mut last = target.modified();
     for _ in 0..ATTEMPTS {

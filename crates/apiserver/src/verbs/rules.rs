@@ -9,7 +9,7 @@ use std::sync::Arc;
 use apimachinery::field::{Error, Path};
 use apimachinery::gvk::GroupVersionKind;
 use apimachinery::patch::apply::{FieldSet, Writer, keep_times, track_update};
-use apimachinery::schema::{Schema, Schemas, prune};
+use apimachinery::schema::{Schema, Schemas, conform, prune};
 use apimachinery::status::Status;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -64,6 +64,15 @@ impl Known {
         let unknown = prune(object, schema);
         writing.report(unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect())
     }
+
+    /// Brings the object into the form that decoding into Go's types and encoding again would give it.
+    pub(super) fn conform(&self, writing: &Writing<'_>, object: &mut Value) -> Result<(), Status> {
+        let Some(schema) = self.schema() else { return Ok(()) };
+        conform(object, schema).map_err(|mismatch| {
+            let (kind, version) = (&self.kind.kind, &writing.target.resource.version);
+            Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {mismatch}"))
+        })
+    }
 }
 
 /// A new object, ready for the store. Name, uid and creation time are set already.
@@ -71,8 +80,8 @@ pub(super) async fn ready_create(writing: &Writing<'_>, mut object: Value, owner
     let Writing { call, target, options } = writing;
     let known = Known::load(call, &target.resource).await?;
     known.prune(writing, &mut object)?;
+    known.conform(writing, &mut object)?;
     let rules = of(&target.resource);
-    let applied = (ownership == Ownership::Applied).then(|| object.clone());
     to_stored(&target.resource, &mut object);
     (rules.default)(&mut object);
     let request = request(call, target, Operation::Create, None, options.dry_run);
@@ -86,9 +95,8 @@ pub(super) async fn ready_create(writing: &Writing<'_>, mut object: Value, owner
     if !errors.is_empty() {
         return Err(Status::invalid(&target.resource.group_kind(), &target.name, &errors));
     }
-    match applied {
-        Some(_) => {}
-        None => own(writing, &known, None, &mut object),
+    if ownership == Ownership::Track {
+        own(writing, &known, None, &mut object);
     }
     Ok(object)
 }
@@ -103,6 +111,7 @@ pub(super) async fn ready_update(
     let Writing { call, target, options } = writing;
     let known = Known::load(call, &target.resource).await?;
     known.prune(writing, &mut new)?;
+    known.conform(writing, &mut new)?;
     let rules = of(&target.resource);
     to_stored(&target.resource, &mut new);
     to_stored(&target.resource, &mut old);
@@ -149,9 +158,18 @@ fn own(writing: &Writing<'_>, known: &Known, before: Option<&Value>, after: &mut
     let Some(schema) = known.schema() else { return };
     let api_version = after["apiVersion"].as_str().unwrap_or_default().to_owned();
     let manager = writing.manager();
-    let reset = FieldSet::default();
+    let reset = reset_fields(writing.target);
     let writer = writer(writing, &manager, &api_version, &reset, writing.call.api.now());
     track_update(before, after, schema, &writer);
+}
+
+/// What a write to this place does not own: the status of the object itself, everything else of `/status`.
+pub(super) fn reset_fields(target: &Target) -> FieldSet {
+    match target.subresource.as_str() {
+        "status" => FieldSet::of_fields(&[&["spec"]]),
+        _ if target.resource.has_status() => FieldSet::of_fields(&[&["status"]]),
+        _ => FieldSet::default(),
+    }
 }
 
 pub(super) fn writer<'a>(
