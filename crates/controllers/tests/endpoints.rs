@@ -12,15 +12,20 @@ use kube::{Api, ResourceExt};
 use lab::{Lab, deployment, until_in};
 use serde_json::json;
 
-/// How many endpoints of `web` are ready, and how many there are.
-fn counts(slices: &[EndpointSlice]) -> (usize, usize) {
-    let ours = slices.iter().filter(|slice| {
+fn of_web(slices: &[EndpointSlice]) -> impl Iterator<Item = &EndpointSlice> {
+    slices.iter().filter(|slice| {
         slice
             .labels()
             .get("kubernetes.io/service-name")
             .is_some_and(|name| name == "web")
-    });
-    let endpoints: Vec<_> = ours.flat_map(|slice| slice.endpoints.iter().flatten()).collect();
+    })
+}
+
+/// How many endpoints of `web` are ready, and how many there are.
+fn counts(slices: &[EndpointSlice]) -> (usize, usize) {
+    let endpoints: Vec<_> = of_web(slices)
+        .flat_map(|slice| slice.endpoints.iter().flatten())
+        .collect();
     let ready = endpoints
         .iter()
         .filter(|endpoint| endpoint.conditions.as_ref().unwrap().ready == Some(true))
@@ -48,7 +53,8 @@ async fn a_service_follows_its_pods() {
         "clusterIP": "10.96.0.7", "selector": {"app": "web"},
         "ports": [{"name": "http", "port": 80, "targetPort": 8000, "protocol": "TCP"}]}});
     lab.create::<Service>(service).await;
-    lab.until_all(|slices: &[EndpointSlice]| slices.len() == 1).await;
+    lab.until_all(|slices: &[EndpointSlice]| of_web(slices).count() == 1)
+        .await;
     lab.create::<Deployment>(deployment(3, "web:1", json!({}))).await;
     lab.until_all(|slices: &[EndpointSlice]| counts(slices) == (3, 3)).await;
     let endpoints = lab
@@ -66,8 +72,10 @@ async fn a_service_follows_its_pods() {
         .delete("web", &DeleteParams::default())
         .await
         .unwrap();
-    lab.until_all(<[EndpointSlice]>::is_empty).await;
-    lab.until_all(<[Endpoints]>::is_empty).await;
+    lab.until_all(|slices: &[EndpointSlice]| of_web(slices).count() == 0)
+        .await;
+    lab.until_all(|all: &[Endpoints]| all.iter().all(|endpoints| endpoints.name_any() != "web"))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,18 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use apimachinery::clock::Clock;
 use apimachinery::pace::Pace;
+use apiserver::{BoxedStream, Connector, Target};
 use controllers::Controllers;
-use futures::StreamExt;
-use http::{Request, Response, StatusCode};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use http::{Request, Response};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::runtime::watcher;
@@ -25,6 +28,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,18 +52,17 @@ pub(crate) struct Metrics {
     pub(crate) cpu: AtomicI64,
     /// Since when a pod is ready.
     ready: Mutex<BTreeMap<String, Timestamp>>,
-    /// Other answers by path.
+    /// Answers of aggregated APIs by path: they do not reach the server.
     pub(crate) other: Mutex<BTreeMap<String, Value>>,
 }
 
 impl Metrics {
-    /// A pod has a sample from its first second on, of up to fifteen.
-    fn answer(&self, path: &str) -> Option<Value> {
-        if let Some(answer) = self.other.lock().unwrap().get(path) {
-            return Some(answer.clone());
-        }
-        if !path.starts_with("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods") {
-            return None;
+    /// What the server gets through the connector. A pod has a sample from its first second on, of up to fifteen.
+    fn answer(&self, path: &str) -> Value {
+        if path == "/apis/metrics.k8s.io/v1beta1" {
+            let pods = json!({"name": "pods", "singularName": "", "namespaced": true, "kind": "PodMetrics",
+                "verbs": ["get", "list"]});
+            return json!({"kind": "APIResourceList", "groupVersion": "metrics.k8s.io/v1beta1", "resources": [pods]});
         }
         let (now, cpu) = (self.clock.now(), self.cpu.load(Ordering::Relaxed));
         let items: Vec<Value> = self
@@ -79,9 +82,49 @@ impl Metrics {
                 })
             })
             .collect();
-        Some(json!({"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "metadata": {}, "items": items}))
+        json!({"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "metadata": {}, "items": items})
+    }
+
+    /// One request of HTTP/1.1 and its answer, by hand.
+    async fn serve(&self, stream: DuplexStream) -> io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut request).await? == 0 {
+                return Ok(());
+            }
+        }
+        let target = request.split(' ').nth(1).unwrap_or_default();
+        let body = self.answer(target.split('?').next().unwrap_or_default()).to_string();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length";
+        stream
+            .write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes())
+            .await
     }
 }
+
+impl Connector for Handle {
+    fn connect(&self, target: Target) -> BoxFuture<'static, io::Result<BoxedStream>> {
+        let metrics = self.0.clone();
+        async move {
+            match target {
+                Target::Local { group, .. } if group == "metrics.k8s.io" => {
+                    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+                    tokio::spawn(async move { metrics.serve(ours).await });
+                    Ok(Box::new(theirs) as BoxedStream)
+                }
+                other => Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("no route to {other:?}"),
+                )),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The server's way to the metrics.
+struct Handle(Arc<Metrics>);
 
 pub(crate) struct Lab {
     pub(crate) client: Client,
@@ -104,14 +147,15 @@ impl Lab {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock(start, Instant::now()));
         let mut config = apiserver::Config::new(apiserver::Storage::Memory);
         config.clock = clock.clone();
-        let server = apiserver::Server::open(config).await.unwrap();
-        let client = server.client();
         let metrics = Arc::new(Metrics {
             clock: clock.clone(),
             cpu: AtomicI64::new(-1),
             ready: Mutex::default(),
             other: Mutex::default(),
         });
+        config.connector = Arc::new(Handle(metrics.clone()));
+        let server = apiserver::Server::open(config).await.unwrap();
+        let client = server.client();
         let kubelet = Arc::new(Kubelet::new(client.clone(), metrics.clone()));
         tokio::spawn(kubelet.clone().run());
         let shutdown = CancellationToken::new();
@@ -126,6 +170,8 @@ impl Lab {
             controllers: None,
         };
         lab.start_controllers();
+        // Pods are refused without it.
+        lab.until("default", |_: &ServiceAccount| true).await;
         lab
     }
 
@@ -339,7 +385,7 @@ where
     last
 }
 
-/// A client under a controller's identity; what the metrics APIs answer never reaches the server.
+/// A client under a controller's identity; what a test answers itself never reaches the server.
 fn client_as(server: &apiserver::Server, metrics: &Arc<Metrics>, name: &str) -> Client {
     let user = match name {
         controllers::INFORMERS => "system:kube-controller-manager".to_owned(),
@@ -356,59 +402,19 @@ fn client_as(server: &apiserver::Server, metrics: &Arc<Metrics>, name: &str) -> 
                 .path_and_query()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            if let Some(answer) = metrics.answer(&path) {
-                let code = answer["code"].as_u64().filter(|_| answer["kind"] == "Status");
-                let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(200);
-                return Ok::<_, kube::Error>(
-                    Response::builder()
-                        .status(code)
-                        .body(Body::from(answer.to_string().into_bytes()))
-                        .unwrap(),
-                );
+            let answer = metrics
+                .other
+                .lock()
+                .unwrap()
+                .get(&path)
+                .map(|answer| answer.to_string().into_bytes());
+            match answer {
+                Some(answer) => Ok::<_, kube::Error>(Response::new(Body::from(answer))),
+                None => client.send(request).await,
             }
-            let response = client.send(request).await?;
-            if response.status() == StatusCode::NOT_FOUND
-                && let Some(answer) = discovery(&path)
-            {
-                return Ok(Response::new(Body::from(answer.to_string().into_bytes())));
-            }
-            Ok(response)
         }
     });
     Client::new(service, "default")
-}
-
-/// Discovery of the kinds that these tests use, for a server that does not answer it.
-fn discovery(path: &str) -> Option<Value> {
-    let kind = |name: &str, kind: &str, namespaced: bool| {
-        let verbs = ["delete", "deletecollection", "get", "list", "watch"];
-        json!({"name": name, "singularName": "", "kind": kind, "namespaced": namespaced, "verbs": verbs})
-    };
-    let group = |name: &str| {
-        let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
-        json!({"name": name, "versions": [version], "preferredVersion": version})
-    };
-    let resources = match path {
-        "/api" => return Some(json!({"versions": ["v1"], "serverAddressByClientCIDRs": []})),
-        "/apis" => return Some(json!({"groups": [group("apps"), group("discovery.k8s.io")]})),
-        "/api/v1" => vec![
-            kind("configmaps", "ConfigMap", true),
-            kind("endpoints", "Endpoints", true),
-            kind("namespaces", "Namespace", false),
-            kind("nodes", "Node", false),
-            kind("pods", "Pod", true),
-            kind("secrets", "Secret", true),
-            kind("serviceaccounts", "ServiceAccount", true),
-            kind("services", "Service", true),
-        ],
-        "/apis/apps/v1" => vec![
-            kind("deployments", "Deployment", true),
-            kind("replicasets", "ReplicaSet", true),
-        ],
-        "/apis/discovery.k8s.io/v1" => vec![kind("endpointslices", "EndpointSlice", true)],
-        _ => return None,
-    };
-    Some(json!({"groupVersion": path.rsplit('/').next(), "resources": resources}))
 }
 
 /// Runs pods without running anything: it says they are ready, and lets go of deleted ones.
