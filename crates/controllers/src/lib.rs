@@ -5,12 +5,25 @@
 //! writes under an identity of its own and reads from caches that all of them share. A crash loses nothing but HPA
 //! history, back-off counters and the aggregation of events.
 //!
-//! A controller is one file (or folder) with a `start` function, and one line in [`start`].
+//! A controller is one file (or folder) with a `start` function, and one line in [`start`]:
+//!
+//! | file | identity | does |
+//! |---|---|---|
+//! | `replicaset` | `replicaset-controller` | as many pods as asked for |
+//! | `deployment` | `deployment-controller` | rolls ReplicaSets over |
+//! | `hpa` | `horizontal-pod-autoscaler` | as many replicas as the metrics ask for |
+//! | `endpoints` | `endpointslice-controller`, `endpoint-controller` | which pods a Service stands for |
+//! | `namespace` | `namespace-controller` | empties and lets go of deleted namespaces |
+//! | `serviceaccount` | `service-account-controller`, `root-ca-cert-publisher` | what every namespace has |
+//! | `garbage` | `generic-garbage-collector` | what nobody owns any more goes |
+//! | `node_lifecycle`, `taint_eviction` | `node-controller` | taints by condition, silent nodes, `NoExecute` |
+//! | `pod_gc` | `pod-garbage-collector` | pods of nodes that are gone |
 
 use std::sync::Arc;
 
 use apimachinery::clock::Clock;
 use apimachinery::pace::Pace;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 mod deployment;
@@ -38,7 +51,6 @@ mod workqueue;
 
 use informers::Informers;
 use reconcile::Reconcile;
-use tokio::task::JoinSet;
 
 pub use hpa::{Held, Limit, NextMove};
 
@@ -64,7 +76,7 @@ pub struct Config {
     pub shutdown: CancellationToken,
 }
 
-/// Running controllers.
+/// Running controllers. Dropping them ends every loop at once, wherever it is.
 pub struct Controllers {
     tasks: JoinSet<()>,
     moves: hpa::Moves,
