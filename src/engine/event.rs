@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::outcome::{RunEnd, StepEnd};
+use crate::lab::LabRef;
 use crate::scenario::StepId;
 use crate::steps::Thing;
 
@@ -37,23 +38,6 @@ pub enum Verb {
     Up,
     /// Towards nothing left.
     Down,
-}
-
-/// Which lab a run is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LabRef {
-    /// The value of the label `k8slab.dev/lab`.
-    pub id: String,
-    /// The scenario's name.
-    pub scenario: String,
-    /// The folder of an own scenario.
-    pub folder: Option<std::path::PathBuf>,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its cluster, as `--cluster` names it.
-    pub cluster: String,
-    /// Its kubeconfig context.
-    pub context: String,
 }
 
 /// A step as a listener needs to know it before it starts.

@@ -4,6 +4,7 @@
 
 pub mod event;
 pub mod executor;
+pub mod folder;
 pub mod graph;
 pub mod journal;
 pub mod outcome;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::event::Verb;
 use super::graph::Graph;
+use crate::lab::LabRef;
 use crate::scenario::StepId;
 use crate::steps::{Action, Intent};
 
@@ -41,7 +42,7 @@ impl Plan {
         verb: Verb,
         graph: &Graph,
         mut steps: Vec<Option<(String, Intent)>>,
-        lab: &super::event::LabRef,
+        lab: &LabRef,
     ) -> Self {
         let order = graph.order().into_iter();
         let steps = order.filter_map(|step| {

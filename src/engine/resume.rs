@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::event::{Event, LabRef, Verb, What};
+use super::event::{Event, Verb, What};
 use super::outcome::RunEnd;
+use crate::lab::LabRef;
 use crate::steps::Thing;
 
 /// What the journal knows.
