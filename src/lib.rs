@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod exit;
+pub mod k8s;
 pub mod lab;
 pub mod paths;
 pub mod scenario;
