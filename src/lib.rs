@@ -5,9 +5,14 @@
 //! ```
 
 pub mod engine;
+pub mod exec;
 pub mod exit;
+pub mod images;
 pub mod k8s;
+pub mod kubeconfig;
 pub mod lab;
 pub mod paths;
+pub mod providers;
 pub mod scenario;
 pub mod steps;
+pub mod ui;

@@ -150,9 +150,9 @@ impl Paths {
         self.home.join("history")
     }
 
-    /// Things that can be computed again.
-    pub fn cache(&self) -> PathBuf {
-        self.home.join("cache")
+    /// The image cache: it survives `down`, and everything in it can be made again.
+    pub fn images(&self) -> PathBuf {
+        self.home.join("images")
     }
 }
 

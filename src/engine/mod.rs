@@ -10,3 +10,4 @@ pub mod journal;
 pub mod outcome;
 pub mod plan;
 pub mod resume;
+pub mod run;

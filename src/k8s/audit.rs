@@ -15,17 +15,17 @@ const PARALLEL: usize = 8;
 pub async fn labelled(resources: &Resources, lab: &str) -> Result<Vec<ObjectName>, Error> {
     let kinds = listable(resources).await?;
     let params = ListParams::default().labels(&format!("{LABEL}={lab}"));
-    let lists = futures::stream::iter(kinds.iter().map(|kind| {
-        let (api, params) = (resources.api(kind, None), &params);
+    let lists = futures::stream::iter(kinds).map(|kind| {
+        let (api, params) = (resources.api(&kind, None), params.clone());
         async move {
-            match api.list(params).await {
-                Ok(list) => Ok(list.items.iter().map(|object| name_of(object, kind)).collect::<Vec<_>>()),
+            match api.list(&params).await {
+                Ok(list) => Ok(list.items.iter().map(|object| name_of(object, &kind)).collect::<Vec<_>>()),
                 // What cannot be listed by this user or by anybody was not made by this lab either.
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 405 | 503) => Ok(Vec::new()),
                 Err(error) => Err(Error::of(format!("listing `{}`", kind.resource.plural), error)),
             }
         }
-    }));
+    });
     let mut found: Vec<ObjectName> = lists.buffer_unordered(PARALLEL).try_concat().await?;
     found.sort();
     found.dedup();

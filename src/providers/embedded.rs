@@ -1,0 +1,1 @@
+//! k8slab's own cluster, as a provider.
