@@ -82,7 +82,9 @@ impl UserConfig {
 
     /// Whether `context` is there and leads where `source` leads.
     pub fn has(&self, context: &str, source: &Kubeconfig, namespace: &str) -> Result<bool, ConfigError> {
-        let Some(present) = self.owner.act(|| self.read())? else { return Ok(false) };
+        let Some(present) = self.owner.act(|| self.read())? else {
+            return Ok(false);
+        };
         let mut merged = present.clone();
         put(&mut merged, context, source, namespace)?;
         Ok(text(&merged) == text(&present))
@@ -122,7 +124,10 @@ impl UserConfig {
             // Read again under the lock: somebody may have written meanwhile.
             // `change` is a pure function of what it is given, but can be called once only: compare instead.
             if self.read()?.as_ref().map(text) != present.as_ref().map(text) {
-                return Err(ConfigError::Locked { path: self.path.clone(), lock: self.lock_path() });
+                return Err(ConfigError::Locked {
+                    path: self.path.clone(),
+                    lock: self.lock_path(),
+                });
             }
             self.write(&config)?;
             Ok(true)
@@ -130,7 +135,10 @@ impl UserConfig {
     }
 
     fn read(&self) -> Result<Option<Kubeconfig>, ConfigError> {
-        let unreadable = |why: String| ConfigError::Unreadable { path: self.path.clone(), why };
+        let unreadable = |why: String| ConfigError::Unreadable {
+            path: self.path.clone(),
+            why,
+        };
         let bytes = match std::fs::read_to_string(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -139,11 +147,16 @@ impl UserConfig {
         if bytes.trim().is_empty() {
             return Ok(None);
         }
-        serde_yaml::from_str(&bytes).map(Some).map_err(|error| unreadable(error.to_string()))
+        serde_yaml::from_str(&bytes)
+            .map(Some)
+            .map_err(|error| unreadable(error.to_string()))
     }
 
     fn write(&self, config: &Kubeconfig) -> Result<(), ConfigError> {
-        let io = |source| ConfigError::Io { path: self.path.clone(), source };
+        let io = |source| ConfigError::Io {
+            path: self.path.clone(),
+            source,
+        };
         if is_empty(config) && made_by_us(config) {
             std::fs::remove_file(&self.path).map_err(io)?;
             return Ok(());
@@ -161,7 +174,10 @@ impl UserConfig {
 
     /// The lock that kubectl takes: a file that only one can create.
     fn lock(&self) -> Result<LockFile, ConfigError> {
-        let io = |source| ConfigError::Io { path: self.path.clone(), source };
+        let io = |source| ConfigError::Io {
+            path: self.path.clone(),
+            source,
+        };
         let lock = self.lock_path();
         if let Some(folder) = lock.parent() {
             paths::create_private_folder(folder).map_err(io)?;
@@ -174,8 +190,21 @@ impl UserConfig {
                 Err(error) => return Err(io(error)),
             }
         }
-        Err(ConfigError::Locked { path: self.path.clone(), lock })
+        Err(ConfigError::Locked {
+            path: self.path.clone(),
+            lock,
+        })
     }
+}
+
+/// A kubeconfig with nothing but `context`, leading where the current context of `source` leads.
+pub fn alone(context: &str, source: &Kubeconfig, namespace: &str) -> Result<String, ConfigError> {
+    let mut config = Kubeconfig {
+        extensions: None,
+        ..new_config()
+    };
+    put(&mut config, context, source, namespace)?;
+    Ok(text(&config))
 }
 
 struct LockFile(PathBuf);
@@ -190,18 +219,30 @@ fn new_config() -> Kubeconfig {
     Kubeconfig {
         api_version: Some("v1".to_owned()),
         kind: Some("Config".to_owned()),
-        extensions: Some(vec![NamedExtension { name: MARKER.to_owned(), extension: json!(true) }]),
+        extensions: Some(vec![NamedExtension {
+            name: MARKER.to_owned(),
+            extension: json!(true),
+        }]),
         ..Kubeconfig::default()
     }
 }
 
 fn made_by_us(config: &Kubeconfig) -> bool {
-    config.extensions.iter().flatten().any(|extension| extension.name == MARKER)
+    config
+        .extensions
+        .iter()
+        .flatten()
+        .any(|extension| extension.name == MARKER)
 }
 
 /// Whether nothing is in it but what k8slab puts into a new file.
 fn is_empty(config: &Kubeconfig) -> bool {
-    let others = config.extensions.iter().flatten().filter(|extension| extension.name != MARKER).count();
+    let others = config
+        .extensions
+        .iter()
+        .flatten()
+        .filter(|extension| extension.name != MARKER)
+        .count();
     config.contexts.is_empty()
         && config.clusters.is_empty()
         && config.auth_infos.is_empty()
@@ -216,15 +257,33 @@ fn text(config: &Kubeconfig) -> String {
 
 fn put(config: &mut Kubeconfig, name: &str, source: &Kubeconfig, namespace: &str) -> Result<(), ConfigError> {
     let current = source.current_context.as_deref();
-    let context = source.contexts.iter().find(|context| current.is_none_or(|current| context.name == current));
-    let context = context.and_then(|context| context.context.as_ref()).ok_or(ConfigError::Source)?;
-    let cluster = source.clusters.iter().find(|cluster| cluster.name == context.cluster).ok_or(ConfigError::Source)?;
-    let user = source.auth_infos.iter().find(|user| Some(&user.name) == context.user.as_ref());
+    let context = source
+        .contexts
+        .iter()
+        .find(|context| current.is_none_or(|current| context.name == current));
+    let context = context
+        .and_then(|context| context.context.as_ref())
+        .ok_or(ConfigError::Source)?;
+    let cluster = source
+        .clusters
+        .iter()
+        .find(|cluster| cluster.name == context.cluster)
+        .ok_or(ConfigError::Source)?;
+    let user = source
+        .auth_infos
+        .iter()
+        .find(|user| Some(&user.name) == context.user.as_ref());
 
-    let entry = NamedCluster { name: name.to_owned(), ..cluster.clone() };
+    let entry = NamedCluster {
+        name: name.to_owned(),
+        ..cluster.clone()
+    };
     replace(&mut config.clusters, entry, |entry| entry.name == name);
     if let Some(user) = user {
-        let entry = NamedAuthInfo { name: name.to_owned(), ..user.clone() };
+        let entry = NamedAuthInfo {
+            name: name.to_owned(),
+            ..user.clone()
+        };
         replace(&mut config.auth_infos, entry, |entry| entry.name == name);
     }
     let context = Context {
@@ -233,7 +292,11 @@ fn put(config: &mut Kubeconfig, name: &str, source: &Kubeconfig, namespace: &str
         namespace: Some(namespace.to_owned()),
         ..context.clone()
     };
-    let entry = NamedContext { name: name.to_owned(), context: Some(context), other: std::collections::BTreeMap::new() };
+    let entry = NamedContext {
+        name: name.to_owned(),
+        context: Some(context),
+        other: std::collections::BTreeMap::new(),
+    };
     replace(&mut config.contexts, entry, |entry| entry.name == name);
     if config.current_context.as_deref().unwrap_or_default().is_empty() {
         config.current_context = Some(name.to_owned());
@@ -270,11 +333,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder);
         assert!(config.put("k8slab-a", &source(), "a").unwrap());
-        assert!(!config.put("k8slab-a", &source(), "a").unwrap(), "nothing to write the second time");
+        assert!(
+            !config.put("k8slab-a", &source(), "a").unwrap(),
+            "nothing to write the second time"
+        );
         assert!(config.has("k8slab-a", &source(), "a").unwrap());
         assert!(config.put("k8slab-b", &source(), "b").unwrap());
         let text = std::fs::read_to_string(config.path()).unwrap();
-        assert!(text.contains("current-context: k8slab-a") && text.contains("namespace: b"), "{text}");
+        assert!(
+            text.contains("current-context: k8slab-a") && text.contains("namespace: b"),
+            "{text}"
+        );
         assert!(config.remove("k8slab-a").unwrap());
         assert!(!config.remove("k8slab-a").unwrap());
         assert!(config.remove("k8slab-b").unwrap());
@@ -291,7 +360,10 @@ mod tests {
         paths::write_private(config.path(), own).unwrap();
         config.put("k8slab-a", &source(), "a").unwrap();
         let merged = std::fs::read_to_string(config.path()).unwrap();
-        assert!(merged.contains("current-context: work") && merged.contains("my-field: 1") && merged.contains("mine: yes"), "{merged}");
+        assert!(
+            merged.contains("current-context: work") && merged.contains("my-field: 1") && merged.contains("mine: yes"),
+            "{merged}"
+        );
         config.remove("k8slab-a").unwrap();
         let left: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(config.path()).unwrap()).unwrap();
         let before: serde_json::Value = serde_yaml::from_str(own).unwrap();
@@ -303,7 +375,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder);
         paths::write_private(config.path(), "contexts: 3\n").unwrap();
-        assert!(matches!(config.put("k8slab-a", &source(), "a"), Err(ConfigError::Unreadable { .. })));
+        assert!(matches!(
+            config.put("k8slab-a", &source(), "a"),
+            Err(ConfigError::Unreadable { .. })
+        ));
         assert_eq!(std::fs::read_to_string(config.path()).unwrap(), "contexts: 3\n");
     }
 
@@ -315,7 +390,9 @@ mod tests {
         std::fs::write(&real, "apiVersion: v1\n").unwrap();
         let link = folder.path().join("config");
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        UserConfig::new(link.clone(), Owner::Myself).put("k8slab-a", &source(), "a").unwrap();
+        UserConfig::new(link.clone(), Owner::Myself)
+            .put("k8slab-a", &source(), "a")
+            .unwrap();
         assert!(link.is_symlink());
         assert!(std::fs::read_to_string(real).unwrap().contains("k8slab-a"));
     }

@@ -38,12 +38,7 @@ pub struct Plan {
 
 impl Plan {
     /// Joins the graph of a run with what each of its steps would do. `steps` gives kind and intent by file order.
-    pub fn new(
-        verb: Verb,
-        graph: &Graph,
-        mut steps: Vec<Option<(String, Intent)>>,
-        lab: &LabRef,
-    ) -> Self {
+    pub fn new(verb: Verb, graph: &Graph, mut steps: Vec<Option<(String, Intent)>>, lab: &LabRef) -> Self {
         let order = graph.order().into_iter();
         let steps = order.filter_map(|step| {
             let (kind, intent) = steps.get_mut(step).and_then(Option::take)?;

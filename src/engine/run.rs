@@ -56,18 +56,32 @@ impl<'r> Run<'r> {
             steps.push(steps::build(step));
             timeouts.push(step.timeout);
         }
-        Ok(Self { graph: Graph::new(&nodes)?, around, steps, timeouts })
+        Ok(Self {
+            graph: Graph::new(&nodes)?,
+            around,
+            steps,
+            timeouts,
+        })
     }
 
     /// Towards a working lab.
     pub async fn up(&self, values: &BTreeMap<String, Value>, stream: &Stream, limits: &Limits) -> RunEnd {
-        self.walk(Verb::Up, &self.graph, AfterFailure::Stop, values, stream, limits).await
+        self.walk(Verb::Up, &self.graph, AfterFailure::Stop, values, stream, limits)
+            .await
     }
 
     /// Towards nothing left.
     pub async fn down(&self, stream: &Stream, limits: &Limits) -> RunEnd {
         let graph = self.graph.clone().reversed();
-        self.walk(Verb::Down, &graph, AfterFailure::Continue, &BTreeMap::new(), stream, limits).await
+        self.walk(
+            Verb::Down,
+            &graph,
+            AfterFailure::Continue,
+            &BTreeMap::new(),
+            stream,
+            limits,
+        )
+        .await
     }
 
     async fn walk(
@@ -81,7 +95,10 @@ impl<'r> Run<'r> {
     ) -> RunEnd {
         let since = Instant::now();
         let order = graph.order().into_iter();
-        let info = |step: usize| StepInfo { id: graph.id(step).clone(), kind: self.steps[step].kind().to_owned() };
+        let info = |step: usize| StepInfo {
+            id: graph.id(step).clone(),
+            kind: self.steps[step].kind().to_owned(),
+        };
         stream.emit(What::RunStarted {
             verb,
             lab: self.around.lab.clone(),
@@ -90,20 +107,34 @@ impl<'r> Run<'r> {
             by: env!("CARGO_PKG_VERSION").to_owned(),
         });
         let until = limits.total.map(|total| since + total);
-        let work = LabWork { run: self, graph, verb, stream, limits, until };
+        let work = LabWork {
+            run: self,
+            graph,
+            verb,
+            stream,
+            limits,
+            until,
+        };
         let entered = match verb {
             Verb::Up => Ok(()),
             Verb::Down => work.enter().await,
         };
         let end = match entered {
             Ok(()) => {
-                let policy = Policy { parallel: PARALLEL, after_failure };
+                let policy = Policy {
+                    parallel: PARALLEL,
+                    after_failure,
+                };
                 RunEnd::of(&execute(graph, &work, policy, &limits.stop, stream).await)
             }
             Err(error) => {
                 let kind = error.kind;
                 let step = StepId::new(CLUSTER);
-                stream.emit(What::StepFinished { step, end: StepEnd::Failed(error), millis: 0 });
+                stream.emit(What::StepFinished {
+                    step,
+                    end: StepEnd::Failed(error),
+                    millis: 0,
+                });
                 RunEnd::Failed(kind)
             }
         };
@@ -130,7 +161,11 @@ impl<'r> Run<'r> {
                 stop: &limits.stop.soon,
             };
             let there = step == 0 || self.around.cluster.initialized();
-            let seen = if there { self.steps[step].observe(&cx).await? } else { Observation::Missing };
+            let seen = if there {
+                self.steps[step].observe(&cx).await?
+            } else {
+                Observation::Missing
+            };
             let mut intent = match verb {
                 Verb::Up => self.steps[step].plan(&seen),
                 Verb::Down => Intent::removing(&seen),
@@ -149,7 +184,11 @@ impl<'r> Run<'r> {
         let title = format!("{}: {}", around.scenario.name, around.scenario.title);
         let mut script = Script::new(&title);
         let down = verb == Verb::Down;
-        let graph = if down { self.graph.clone().reversed() } else { self.graph.clone() };
+        let graph = if down {
+            self.graph.clone().reversed()
+        } else {
+            self.graph.clone()
+        };
         let cx = Explanation {
             lab: around.lab,
             manifests: around.manifests,
@@ -187,19 +226,31 @@ struct StepVoice<'a> {
 
 impl Voice for StepVoice<'_> {
     fn seen(&self, text: String) {
-        self.stream.emit(What::StepSeen { step: self.step.clone(), text });
+        self.stream.emit(What::StepSeen {
+            step: self.step.clone(),
+            text,
+        });
     }
 
     fn note(&self, text: String) {
-        self.stream.emit(What::StepNote { step: self.step.clone(), text });
+        self.stream.emit(What::StepNote {
+            step: self.step.clone(),
+            text,
+        });
     }
 
     fn making(&self, thing: Thing) {
-        self.stream.emit(What::Making { step: self.step.clone(), thing });
+        self.stream.emit(What::Making {
+            step: self.step.clone(),
+            thing,
+        });
     }
 
     fn gone(&self, thing: Thing) {
-        self.stream.emit(What::Gone { step: self.step.clone(), thing });
+        self.stream.emit(What::Gone {
+            step: self.step.clone(),
+            thing,
+        });
     }
 }
 
@@ -217,7 +268,10 @@ impl LabWork<'_, '_> {
     async fn enter(&self) -> Result<(), StepError> {
         let around = &self.run.around;
         let step = StepId::new(CLUSTER);
-        let voice = StepVoice { stream: self.stream, step: &step };
+        let voice = StepVoice {
+            stream: self.stream,
+            step: &step,
+        };
         let cluster = match around.provider.find().await? {
             Presence::Absent => return Ok(()),
             Presence::Running(cluster) => *cluster,
@@ -236,7 +290,10 @@ impl Work for LabWork<'_, '_> {
             let limit = self.run.timeout(step);
             let own = Instant::now() + limit;
             let until = self.until.map_or(own, |total| total.min(own));
-            let voice = StepVoice { stream: self.stream, step: self.graph.id(step) };
+            let voice = StepVoice {
+                stream: self.stream,
+                step: self.graph.id(step),
+            };
             let cx = StepContext {
                 around: &self.run.around,
                 voice: &voice,
@@ -255,7 +312,10 @@ impl Work for LabWork<'_, '_> {
             let grace = until + Duration::from_secs(5);
             tokio::time::timeout_at(grace, work).await.unwrap_or_else(|_| {
                 let limit = crate::scenario::duration::shown(limit);
-                Err(StepError::new(FailureKind::NotReady, format!("step `{}`: gave up after {limit}", self.graph.id(step))))
+                Err(StepError::new(
+                    FailureKind::NotReady,
+                    format!("step `{}`: gave up after {limit}", self.graph.id(step)),
+                ))
             })
         })
     }

@@ -40,7 +40,12 @@ impl Script {
         while input.lines().any(|line| line == end) {
             end.push('_');
         }
-        let _ = writeln!(self.0, "{} <<'{end}'\n{}\n{end}", CommandLine::new(words), input.trim_end_matches('\n'));
+        let _ = writeln!(
+            self.0,
+            "{} <<'{end}'\n{}\n{end}",
+            CommandLine::new(words),
+            input.trim_end_matches('\n')
+        );
     }
 
     /// The text.
@@ -59,6 +64,9 @@ mod tests {
         script.step("one", "apply");
         script.run_with_input(&["kubectl", "apply", "-f", "-"], "a: 1\nEND\n");
         let text = script.finish();
-        assert!(text.ends_with("kubectl apply -f - <<'END_'\na: 1\nEND\nEND_\n"), "{text}");
+        assert!(
+            text.ends_with("kubectl apply -f - <<'END_'\na: 1\nEND\nEND_\n"),
+            "{text}"
+        );
     }
 }

@@ -22,7 +22,11 @@ impl Digests {
     pub fn open(cache: &Path, owner: Owner) -> Self {
         let path = cache.join("digests.json");
         let text = owner.act(|| fs::read(&path)).unwrap_or_default();
-        Self { path, owner, known: serde_json::from_slice(&text).unwrap_or_default() }
+        Self {
+            path,
+            owner,
+            known: serde_json::from_slice(&text).unwrap_or_default(),
+        }
     }
 
     /// The sum of a file, in hex.
@@ -57,7 +61,14 @@ impl Digests {
 fn identity(meta: &fs::Metadata, file: &Path) -> String {
     use std::os::unix::fs::MetadataExt as _;
     let (path, dev, inode) = (file.display(), meta.dev(), meta.ino());
-    format!("{path}\0{dev}:{inode}:{}:{}.{}:{}.{}", meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
+    format!(
+        "{path}\0{dev}:{inode}:{}:{}.{}:{}.{}",
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime(),
+        meta.ctime_nsec()
+    )
 }
 
 #[cfg(not(unix))]

@@ -52,11 +52,19 @@ pub struct DockerfileError {
 
 impl DockerfileError {
     fn wrong(line: usize, what: impl Into<String>) -> Self {
-        Self { line, what: what.into(), docker_could: false }
+        Self {
+            line,
+            what: what.into(),
+            docker_could: false,
+        }
     }
 
     fn beyond(line: usize, what: impl Into<String>) -> Self {
-        Self { line, what: what.into(), docker_could: true }
+        Self {
+            line,
+            what: what.into(),
+            docker_could: true,
+        }
     }
 
     /// What to try.
@@ -74,12 +82,19 @@ pub fn parse(text: &str) -> Result<Dockerfile, DockerfileError> {
     let mut file = Dockerfile::default();
     let mut started = false;
     for (line, instruction) in instructions(text) {
-        let (name, rest) = instruction.split_once(char::is_whitespace).unwrap_or((&instruction, ""));
+        let (name, rest) = instruction
+            .split_once(char::is_whitespace)
+            .unwrap_or((&instruction, ""));
         let rest = rest.trim();
         let name = name.to_ascii_uppercase();
         match (name.as_str(), started) {
             ("FROM", false) if rest.eq_ignore_ascii_case("scratch") => started = true,
-            ("FROM", false) => return Err(DockerfileError::beyond(line, format!("`FROM {rest}` starts from another image"))),
+            ("FROM", false) => {
+                return Err(DockerfileError::beyond(
+                    line,
+                    format!("`FROM {rest}` starts from another image"),
+                ));
+            }
             ("FROM", true) => return Err(DockerfileError::beyond(line, "a second `FROM`: several stages")),
             ("ARG", _) => return Err(DockerfileError::beyond(line, "`ARG`: build arguments")),
             (_, false) => return Err(DockerfileError::wrong(line, format!("`{name}` before `FROM`"))),
@@ -103,7 +118,12 @@ impl Dockerfile {
             "CMD" => self.cmd = command(line, name, rest)?,
             "USER" => rest.clone_into(&mut self.user),
             "WORKDIR" if rest.starts_with('/') => rest.clone_into(&mut self.workdir),
-            "WORKDIR" => return Err(DockerfileError::wrong(line, format!("`WORKDIR {rest}` is not absolute"))),
+            "WORKDIR" => {
+                return Err(DockerfileError::wrong(
+                    line,
+                    format!("`WORKDIR {rest}` is not absolute"),
+                ));
+            }
             "ENV" => {
                 for (key, value) in pairs(line, name, rest)? {
                     self.env.retain(|(present, _)| *present != key);
@@ -117,7 +137,10 @@ impl Dockerfile {
                 }
             }
             "RUN" | "ADD" | "VOLUME" | "SHELL" | "HEALTHCHECK" | "ONBUILD" | "STOPSIGNAL" | "MAINTAINER" => {
-                return Err(DockerfileError::beyond(line, format!("`{name}` is not assembled natively")));
+                return Err(DockerfileError::beyond(
+                    line,
+                    format!("`{name}` is not assembled natively"),
+                ));
             }
             _ => return Err(DockerfileError::wrong(line, format!("unknown instruction `{name}`"))),
         }
@@ -161,7 +184,9 @@ fn copy(line: usize, rest: &str) -> Result<Copy, DockerfileError> {
         match flag.split_once('=') {
             Some(("chmod", octal)) => {
                 let parsed = u32::from_str_radix(octal, 8).ok().filter(|mode| *mode <= 0o7777);
-                mode = Some(parsed.ok_or_else(|| DockerfileError::wrong(line, format!("`{octal}` is not an octal mode")))?);
+                mode = Some(
+                    parsed.ok_or_else(|| DockerfileError::wrong(line, format!("`{octal}` is not an octal mode")))?,
+                );
             }
             _ => return Err(DockerfileError::beyond(line, format!("`COPY --{flag}`"))),
         }
@@ -172,35 +197,61 @@ fn copy(line: usize, rest: &str) -> Result<Copy, DockerfileError> {
         None => rest.split_whitespace().map(str::to_owned).collect(),
     };
     let [source, target] = &words[..] else {
-        return Err(DockerfileError::beyond(line, "`COPY` of anything but one file to one path"));
+        return Err(DockerfileError::beyond(
+            line,
+            "`COPY` of anything but one file to one path",
+        ));
     };
     if source.contains(['*', '?', '[']) {
         return Err(DockerfileError::beyond(line, format!("`COPY {source}`: a pattern")));
     }
     if !target.starts_with('/') || target.split('/').any(|part| part == "..") {
-        return Err(DockerfileError::wrong(line, format!("the target `{target}` is not an absolute path")));
+        return Err(DockerfileError::wrong(
+            line,
+            format!("the target `{target}` is not an absolute path"),
+        ));
     }
     let name = source.rsplit('/').next().unwrap_or(source);
-    let target = if target.ends_with('/') { format!("{target}{name}") } else { target.clone() };
-    Ok(Copy { line, source: source.clone(), target, mode })
+    let target = if target.ends_with('/') {
+        format!("{target}{name}")
+    } else {
+        target.clone()
+    };
+    Ok(Copy {
+        line,
+        source: source.clone(),
+        target,
+        mode,
+    })
 }
 
 /// The exec form; the shell form needs a shell, and `scratch` has none.
 fn command(line: usize, name: &str, rest: &str) -> Result<Vec<String>, DockerfileError> {
     let words = json_list(rest).filter(|words| !words.is_empty());
     words.ok_or_else(|| {
-        DockerfileError::wrong(line, format!("`{name}` must be a list, [\"program\", …]: an image from scratch has no shell"))
+        DockerfileError::wrong(
+            line,
+            format!("`{name}` must be a list, [\"program\", …]: an image from scratch has no shell"),
+        )
     })
 }
 
 fn json_list(text: &str) -> Option<Vec<String>> {
-    if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
+    if text.starts_with('[') {
+        serde_json::from_str(text).ok()
+    } else {
+        None
+    }
 }
 
 fn exposed(line: usize, port: &str) -> Result<String, DockerfileError> {
     let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
     let valid = number.parse::<u16>().is_ok_and(|number| number > 0) && matches!(protocol, "tcp" | "udp");
-    if valid { Ok(format!("{number}/{protocol}")) } else { Err(DockerfileError::wrong(line, format!("`{port}` is not a port"))) }
+    if valid {
+        Ok(format!("{number}/{protocol}"))
+    } else {
+        Err(DockerfileError::wrong(line, format!("`{port}` is not a port")))
+    }
 }
 
 /// `KEY=value …` with quotes, or the old `KEY value`.
@@ -211,11 +262,17 @@ fn pairs(line: usize, name: &str, rest: &str) -> Result<Vec<(String, String)>, D
     }
     let words = words(rest).ok_or_else(|| fail(format!("`{name}`: a quote is not closed")))?;
     if !words[0].contains('=') {
-        let (key, value) = rest.split_once(char::is_whitespace).ok_or_else(|| fail(format!("`{name} {rest}` has no value")))?;
+        let (key, value) = rest
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| fail(format!("`{name} {rest}` has no value")))?;
         return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
     }
-    let split = words.iter().map(|word| word.split_once('=').filter(|(key, _)| !key.is_empty()));
-    let pairs: Option<Vec<_>> = split.map(|pair| pair.map(|(key, value)| (key.to_owned(), value.to_owned()))).collect();
+    let split = words
+        .iter()
+        .map(|word| word.split_once('=').filter(|(key, _)| !key.is_empty()));
+    let pairs: Option<Vec<_>> = split
+        .map(|pair| pair.map(|(key, value)| (key.to_owned(), value.to_owned())))
+        .collect();
     pairs.ok_or_else(|| fail(format!("`{name} {rest}`: every word must be KEY=value")))
 }
 
@@ -256,21 +313,38 @@ mod tests {
              WORKDIR /srv\nENTRYPOINT [\"/bin/k8slab\", \"workload\"]\nCMD [\"web\"]\n",
         )
         .unwrap();
-        assert_eq!(file.copies[0], Copy { line: 4, source: "k8slab".into(), target: "/bin/k8slab".into(), mode: Some(0o755) });
+        assert_eq!(
+            file.copies[0],
+            Copy {
+                line: 4,
+                source: "k8slab".into(),
+                target: "/bin/k8slab".into(),
+                mode: Some(0o755)
+            }
+        );
         assert_eq!(file.copies[1].target, "/etc/a b");
         let env: Vec<(&str, &str)> = file.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(env, [("A", "1"), ("B", "two words"), ("C", "it's"), ("D", "old form")]);
         assert_eq!(file.exposed, ["8000/tcp", "53/udp"]);
         assert_eq!((file.user.as_str(), file.workdir.as_str()), ("65532:65532", "/srv"));
-        assert_eq!((file.entrypoint.len(), file.cmd.len(), file.labels["x"].as_str()), (2, 1, "y"));
+        assert_eq!(
+            (file.entrypoint.len(), file.cmd.len(), file.labels["x"].as_str()),
+            (2, 1, "y")
+        );
     }
 
     #[test]
     fn what_is_beyond_it_names_its_line_and_docker() {
         for (text, said) in [
-            ("FROM python:3.12\n", "line 1: `FROM python:3.12` starts from another image"),
+            (
+                "FROM python:3.12\n",
+                "line 1: `FROM python:3.12` starts from another image",
+            ),
             ("FROM scratch\nRUN make\n", "line 2: `RUN` is not assembled natively"),
-            ("FROM scratch\nFROM scratch\n", "line 2: a second `FROM`: several stages"),
+            (
+                "FROM scratch\nFROM scratch\n",
+                "line 2: a second `FROM`: several stages",
+            ),
             ("ARG X\nFROM scratch\n", "line 1: `ARG`: build arguments"),
             ("FROM scratch\nCOPY --from=build /a /b\n", "line 2: `COPY --from=build`"),
             ("FROM scratch\nCOPY *.txt /b\n", "line 2: `COPY *.txt`: a pattern"),
@@ -288,9 +362,18 @@ mod tests {
             ("", "line 1: there is no `FROM`"),
             ("COPY a /a\n", "line 1: `COPY` before `FROM`"),
             ("FROM scratch\nCOPPY a /a\n", "line 2: unknown instruction `COPPY`"),
-            ("FROM scratch\n\nCMD serve\n", "line 3: `CMD` must be a list, [\"program\", …]: an image from scratch has no shell"),
-            ("FROM scratch\nCOPY a b\n", "line 2: the target `b` is not an absolute path"),
-            ("FROM scratch\nCOPY a /b/../c\n", "line 2: the target `/b/../c` is not an absolute path"),
+            (
+                "FROM scratch\n\nCMD serve\n",
+                "line 3: `CMD` must be a list, [\"program\", …]: an image from scratch has no shell",
+            ),
+            (
+                "FROM scratch\nCOPY a b\n",
+                "line 2: the target `b` is not an absolute path",
+            ),
+            (
+                "FROM scratch\nCOPY a /b/../c\n",
+                "line 2: the target `/b/../c` is not an absolute path",
+            ),
             ("FROM scratch\nEXPOSE http\n", "line 2: `http` is not a port"),
             ("FROM scratch\nENV A=\"x\n", "line 2: `ENV`: a quote is not closed"),
             ("FROM scratch\nENV A\n", "line 2: `ENV A` has no value"),

@@ -88,8 +88,10 @@ impl Recipe {
         pantry: Pantry<'_>,
         digests: &mut Digests,
     ) -> Result<Self, RecipeError> {
-        let config = dockerfile::parse(text)
-            .map_err(|source| RecipeError::Dockerfile { dockerfile: path.to_owned(), source })?;
+        let config = dockerfile::parse(text).map_err(|source| RecipeError::Dockerfile {
+            dockerfile: path.to_owned(),
+            source,
+        })?;
         let mut files = Vec::new();
         let mut sums = Vec::new();
         for copy in &config.copies {
@@ -103,15 +105,32 @@ impl Recipe {
             let sum = digests.of(&source).map_err(|error| fail(error.to_string()))?;
             let mode = copy.mode.unwrap_or(if copy.source == SELF { 0o755 } else { 0o644 });
             sums.push(json!([copy.target, mode, sum]));
-            files.push(RecipeFile { source, target: copy.target.clone(), mode });
+            files.push(RecipeFile {
+                source,
+                target: copy.target.clone(),
+                mode,
+            });
         }
         // Everything that the image is made of, in one canonical text.
         let whole = json!([
-            1, sums, config.entrypoint, config.cmd, config.user, config.workdir, config.env, config.exposed, config.labels
+            1,
+            sums,
+            config.entrypoint,
+            config.cmd,
+            config.user,
+            config.workdir,
+            config.env,
+            config.exposed,
+            config.labels
         ]);
         let digest = Sha256::digest(whole.to_string());
         let content = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { name: name.to_owned(), files, config, content })
+        Ok(Self {
+            name: name.to_owned(),
+            files,
+            config,
+            content,
+        })
     }
 
     /// The reference by content: `cpu-burner:c-3f9a2b71`.
@@ -131,13 +150,19 @@ impl Pantry<'_> {
             return Ok(self.binary.to_owned());
         }
         let folder = self.folder.ok_or("a shipped image copies `k8slab` only")?;
-        let plain = Path::new(source).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let plain = Path::new(source)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         let real = folder.join(source).canonicalize().map_err(|error| error.to_string())?;
         let root = folder.canonicalize().map_err(|error| error.to_string())?;
         if !plain || !real.starts_with(root) {
             return Err("it leaves the scenario's folder".to_owned());
         }
-        if real.is_file() { Ok(real) } else { Err("it is not a file".to_owned()) }
+        if real.is_file() {
+            Ok(real)
+        } else {
+            Err("it is not a file".to_owned())
+        }
     }
 }
 
@@ -154,8 +179,15 @@ mod tests {
         std::fs::write(folder.path().join("page.html"), "hi").unwrap();
         let mut digests = Digests::open(folder.path(), Owner::Myself);
         let text = "FROM scratch\nCOPY k8slab /k8slab\nCOPY page.html /page.html\nENTRYPOINT [\"/k8slab\"]\n";
-        let pantry = Pantry { binary: &binary, folder: Some(folder.path()) };
-        let mut tag = |text: &str| Recipe::read("web", "web.Dockerfile", text, pantry, &mut digests).unwrap().reference();
+        let pantry = Pantry {
+            binary: &binary,
+            folder: Some(folder.path()),
+        };
+        let mut tag = |text: &str| {
+            Recipe::read("web", "web.Dockerfile", text, pantry, &mut digests)
+                .unwrap()
+                .reference()
+        };
         let first = tag(text);
         assert_eq!(first, tag(&format!("# a comment\n{text}")));
         assert_ne!(first, tag(&text.replace("[\"/k8slab\"]", "[\"/k8slab\", \"x\"]")));
@@ -170,10 +202,15 @@ mod tests {
         let binary = folder.path().join("b");
         std::fs::write(&binary, "one").unwrap();
         let mut digests = Digests::open(folder.path(), Owner::Myself);
-        let pantry = Pantry { binary: &binary, folder: Some(folder.path()) };
+        let pantry = Pantry {
+            binary: &binary,
+            folder: Some(folder.path()),
+        };
         let mut read = |source: &str| {
             let text = format!("FROM scratch\nCOPY {source} /x\n");
-            Recipe::read("web", "D", &text, pantry, &mut digests).unwrap_err().to_string()
+            Recipe::read("web", "D", &text, pantry, &mut digests)
+                .unwrap_err()
+                .to_string()
         };
         std::fs::create_dir(folder.path().join("sub")).unwrap();
         assert!(read("sub").contains("not a file"));

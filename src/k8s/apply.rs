@@ -19,12 +19,18 @@ pub fn prepare(document: &Value, lab: &str, images: &BTreeMap<String, String>) -
     label(&mut prepared, lab);
     for template in ["/spec/template", "/spec/jobTemplate/spec/template"] {
         // A label on the pods: whoever looks for what a lab left behind finds them too.
-        if let Some(template) = prepared.pointer_mut(template).filter(|template| template.get("spec").is_some()) {
+        if let Some(template) = prepared
+            .pointer_mut(template)
+            .filter(|template| template.get("spec").is_some())
+        {
             label(template, lab);
         }
     }
     manifest::for_each_image(&mut prepared, &mut |image| {
-        if let Some(built) = image.strip_suffix(&format!(":{}", manifest::LAB_TAG)).and_then(|name| images.get(name)) {
+        if let Some(built) = image
+            .strip_suffix(&format!(":{}", manifest::LAB_TAG))
+            .and_then(|name| images.get(name))
+        {
             built.clone_into(image);
         }
     });
@@ -34,14 +40,19 @@ pub fn prepare(document: &Value, lab: &str, images: &BTreeMap<String, String>) -
 fn label(object: &mut Value, lab: &str) {
     let Some(fields) = object.as_object_mut() else { return };
     let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
-    if let Some(labels) = metadata.as_object_mut().map(|metadata| metadata.entry("labels").or_insert_with(|| json!({}))) {
+    if let Some(labels) = metadata
+        .as_object_mut()
+        .map(|metadata| metadata.entry("labels").or_insert_with(|| json!({})))
+    {
         labels[LABEL] = lab.into();
     }
 }
 
 /// The objects whose replicas an HPA among these documents looks after: kind and name.
 pub fn scaled_by_autoscalers<'d>(documents: impl IntoIterator<Item = &'d Value>) -> Vec<(String, String)> {
-    let scaled = documents.into_iter().filter(|document| manifest::text(document, "/kind") == "HorizontalPodAutoscaler");
+    let scaled = documents
+        .into_iter()
+        .filter(|document| manifest::text(document, "/kind") == "HorizontalPodAutoscaler");
     scaled
         .map(|hpa| {
             let text = |pointer| manifest::text(hpa, pointer).to_owned();
@@ -81,11 +92,16 @@ impl Applier<'_> {
     /// Looks at the live object of a prepared document.
     pub async fn observe(&self, document: &Value) -> Result<Found, Error> {
         let (name, _) = self.resources.locate(document, self.namespace).await?;
-        let Some(live) = self.resources.get(&name).await? else { return Ok(Found::Missing) };
+        let Some(live) = self.resources.get(&name).await? else {
+            return Ok(Found::Missing);
+        };
         self.ours(&name, &live)?;
         let want = self.without_scaled_replicas(document.clone(), Some(&live));
         let differences = differences(&live, &want, FIELD_MANAGER);
-        Ok(Found::Present { live: Box::new(live), differences })
+        Ok(Found::Present {
+            live: Box::new(live),
+            differences,
+        })
     }
 
     /// Applies a prepared document. Fails where the object is not this lab's.
@@ -96,12 +112,18 @@ impl Applier<'_> {
             self.ours(&name, live)?;
         }
         let want = self.without_scaled_replicas(document.clone(), live.as_ref());
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
         let api = self.resources.api(&kind, name.namespace.as_deref());
         match api.patch(&name.name, &params, &Patch::Apply(&want)).await {
             Ok(applied) => Ok(to_value(&applied)),
             Err(kube::Error::Api(status)) if status.code == 409 && !conflicts(&status).is_empty() => {
-                Err(Error::Conflict { object: name, conflicts: conflicts(&status) })
+                Err(Error::Conflict {
+                    object: name,
+                    conflicts: conflicts(&status),
+                })
             }
             Err(error) => Err(Error::of(format!("applying {name}"), error)),
         }
@@ -109,16 +131,29 @@ impl Applier<'_> {
 
     /// Deletes an object if it is there and this lab's; whether there was something to delete.
     pub async fn delete(&self, name: &ObjectName) -> Result<bool, Error> {
-        let Some(live) = self.resources.get(name).await? else { return Ok(false) };
+        let Some(live) = self.resources.get(name).await? else {
+            return Ok(false);
+        };
         if owner(&live) != Some(self.lab) {
             return Ok(false);
         }
         let kind = self.resources.find(&name.api_version, &name.kind).await?;
         let uid = manifest::text(&live, "/metadata/uid").to_owned();
         // Between the look and the deletion somebody may have put another object in its place.
-        let preconditions = Some(Preconditions { uid: Some(uid), resource_version: None });
-        let params = DeleteParams { preconditions, ..DeleteParams::background() };
-        match self.resources.api(&kind, name.namespace.as_deref()).delete(&name.name, &params).await {
+        let preconditions = Some(Preconditions {
+            uid: Some(uid),
+            resource_version: None,
+        });
+        let params = DeleteParams {
+            preconditions,
+            ..DeleteParams::background()
+        };
+        match self
+            .resources
+            .api(&kind, name.namespace.as_deref())
+            .delete(&name.name, &params)
+            .await
+        {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
             Err(error) => Err(Error::of(format!("deleting {name}"), error)),
@@ -128,17 +163,28 @@ impl Applier<'_> {
     fn ours(&self, name: &ObjectName, live: &Value) -> Result<(), Error> {
         match owner(live) {
             Some(lab) if lab == self.lab => Ok(()),
-            other => Err(Error::Foreign { object: name.clone(), owner: other.map(str::to_owned) }),
+            other => Err(Error::Foreign {
+                object: name.clone(),
+                owner: other.map(str::to_owned),
+            }),
         }
     }
 
     /// Leaves out `spec.replicas` of an object that is there and that an HPA of the lab scales: it would undo its work.
     fn without_scaled_replicas(&self, mut document: Value, live: Option<&Value>) -> Value {
-        let (kind, name) = (manifest::text(&document, "/kind"), manifest::text(&document, "/metadata/name"));
-        let scaled = self.scaled.iter().any(|(scaled_kind, scaled_name)| scaled_kind == kind && scaled_name == name);
+        let (kind, name) = (
+            manifest::text(&document, "/kind"),
+            manifest::text(&document, "/metadata/name"),
+        );
+        let scaled = self
+            .scaled
+            .iter()
+            .any(|(scaled_kind, scaled_name)| scaled_kind == kind && scaled_name == name);
         // Once another manager scaled it, giving the field up does not change its value.
         let handed_over = live.is_some_and(|live| owned_by_another(live, "f:replicas"));
-        if scaled && live.is_some() && handed_over
+        if scaled
+            && live.is_some()
+            && handed_over
             && let Some(spec) = document.get_mut("spec").and_then(Value::as_object_mut)
         {
             spec.remove("replicas");
@@ -151,8 +197,14 @@ impl Applier<'_> {
 
 /// Whether somebody else than k8slab manages a field of the spec.
 fn owned_by_another(live: &Value, field: &str) -> bool {
-    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    entries.iter().any(|entry| entry["manager"] != FIELD_MANAGER && entry["fieldsV1"]["f:spec"].get(field).is_some())
+    let entries = live
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    entries
+        .iter()
+        .any(|entry| entry["manager"] != FIELD_MANAGER && entry["fieldsV1"]["f:spec"].get(field).is_some())
 }
 
 /// The lab on an object's label.
@@ -162,19 +214,34 @@ pub fn owner(live: &Value) -> Option<&str> {
 
 /// Who owns which field, from the causes of a server-side apply's 409.
 fn conflicts(status: &Status) -> Vec<String> {
-    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    let causes = status
+        .details
+        .as_ref()
+        .map(|details| details.causes.as_slice())
+        .unwrap_or_default();
     let causes = causes.iter().filter(|cause| cause.reason == "FieldManagerConflict");
-    causes.map(|cause| format!("{} ({})", cause.field, cause.message)).collect()
+    causes
+        .map(|cause| format!("{} ({})", cause.field, cause.message))
+        .collect()
 }
 
 /// The Kind and the identity under which a Namespace is found.
 pub fn namespace_name(namespace: &str) -> ObjectName {
-    ObjectName { api_version: "v1".to_owned(), kind: "Namespace".to_owned(), namespace: None, name: namespace.to_owned() }
+    ObjectName {
+        api_version: "v1".to_owned(),
+        kind: "Namespace".to_owned(),
+        namespace: None,
+        name: namespace.to_owned(),
+    }
 }
 
 /// Deletes through the kind's API without a look, for what was just read.
 pub async fn delete_found(resources: &Resources, kind: &Kind, name: &ObjectName) -> Result<(), Error> {
-    match resources.api(kind, name.namespace.as_deref()).delete(&name.name, &DeleteParams::background()).await {
+    match resources
+        .api(kind, name.namespace.as_deref())
+        .delete(&name.name, &DeleteParams::background())
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(Error::of(format!("deleting {name}"), error)),
@@ -194,7 +261,13 @@ mod tests {
         assert_eq!(prepared["metadata"]["labels"], json!({"app": "a", LABEL: "shop-1"}));
         assert_eq!(prepared["spec"]["template"]["metadata"]["labels"][LABEL], "shop-1");
         let containers = &prepared["spec"]["template"]["spec"]["containers"];
-        assert_eq!(*containers, json!([{"image": "a:c-12345678"}, {"image": "b:lab"}, {"image": "a:1"}]));
-        assert_eq!(prepare(&json!({"kind": "ConfigMap"}), "x", &images)["metadata"]["labels"][LABEL], "x");
+        assert_eq!(
+            *containers,
+            json!([{"image": "a:c-12345678"}, {"image": "b:lab"}, {"image": "a:1"}])
+        );
+        assert_eq!(
+            prepare(&json!({"kind": "ConfigMap"}), "x", &images)["metadata"]["labels"][LABEL],
+            "x"
+        );
     }
 }

@@ -19,7 +19,11 @@ pub async fn labelled(resources: &Resources, lab: &str) -> Result<Vec<ObjectName
         let (api, params) = (resources.api(&kind, None), params.clone());
         async move {
             match api.list(&params).await {
-                Ok(list) => Ok(list.items.iter().map(|object| name_of(object, &kind)).collect::<Vec<_>>()),
+                Ok(list) => Ok(list
+                    .items
+                    .iter()
+                    .map(|object| name_of(object, &kind))
+                    .collect::<Vec<_>>()),
                 // What cannot be listed by this user or by anybody was not made by this lab either.
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 405 | 503) => Ok(Vec::new()),
                 Err(error) => Err(Error::of(format!("listing `{}`", kind.resource.plural), error)),
@@ -39,9 +43,10 @@ async fn listable(resources: &Resources) -> Result<Vec<Kind>, Error> {
     let discovery = match discovery.run_aggregated().await {
         Ok(discovery) => discovery,
         // Before 1.27, or behind a proxy that strips the header.
-        Err(_) => {
-            Discovery::new(resources.client().clone()).run().await.map_err(|error| Error::of(doing, error))?
-        }
+        Err(_) => Discovery::new(resources.client().clone())
+            .run()
+            .await
+            .map_err(|error| Error::of(doing, error))?,
     };
     let all = discovery.groups().flat_map(|group| group.recommended_resources());
     let listable = all.filter(|(_, can)| can.supports_operation("list") && can.supports_operation("delete"));

@@ -11,8 +11,15 @@ use serde_json::{Map, Value};
 pub fn differences(live: &Value, want: &Value, manager: &str) -> Vec<String> {
     let mut found = Vec::new();
     compare(live, want, "", &mut found);
-    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for entry in entries.iter().filter(|entry| entry["manager"] == manager && entry["operation"] == "Apply") {
+    let entries = live
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    for entry in entries
+        .iter()
+        .filter(|entry| entry["manager"] == manager && entry["operation"] == "Apply")
+    {
         if let Some(fields) = entry["fieldsV1"].as_object() {
             removed(fields, want, "", &mut found);
         }
@@ -71,11 +78,15 @@ fn removed(fields: &Map<String, Value>, want: &Value, path: &str, found: &mut Ve
             (want.get(name), join(path, name))
         } else if let Some(keys) = field.strip_prefix("k:") {
             let keys: Value = serde_json::from_str(keys).unwrap_or_default();
-            let item = want.as_array().and_then(|items| items.iter().find(|item| has_keys(item, &keys)));
+            let item = want
+                .as_array()
+                .and_then(|items| items.iter().find(|item| has_keys(item, &keys)));
             (item, format!("{path}{keys}"))
         } else if let Some(value) = field.strip_prefix("v:") {
             let value: Value = serde_json::from_str(value).unwrap_or_default();
-            let item = want.as_array().and_then(|items| items.iter().find(|item| **item == value));
+            let item = want
+                .as_array()
+                .and_then(|items| items.iter().find(|item| **item == value));
             (item, format!("{path}[{}]", shown(&value)))
         } else {
             continue;
@@ -92,11 +103,18 @@ fn removed(fields: &Map<String, Value>, want: &Value, path: &str, found: &mut Ve
 /// does not tell items apart.
 fn has_keys(item: &Value, keys: &Value) -> bool {
     let keys = keys.as_object();
-    keys.is_some_and(|keys| keys.iter().all(|(key, value)| item.get(key).is_none_or(|present| present == value)))
+    keys.is_some_and(|keys| {
+        keys.iter()
+            .all(|(key, value)| item.get(key).is_none_or(|present| present == value))
+    })
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 fn empty(value: &Value) -> bool {
@@ -173,14 +191,20 @@ mod tests {
         want["spec"]["strategy"] = json!({"type": "Recreate"});
         want["spec"].as_object_mut().unwrap().remove("paused");
         want["spec"]["template"]["spec"]["containers"][0]["image"] = "x:2".into();
-        want["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "d"}));
-        assert_eq!(differences(&live(), &want, "k8slab"), [
-            "spec.replicas: 3 → 1",
-            "spec.template.spec.containers[name=c].image: x:1 → x:2",
-            "spec.template.spec.containers[name=d]: added",
-            "spec.strategy: set to {…}",
-            "spec.paused: removed",
-        ]);
+        want["spec"]["template"]["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "d"}));
+        assert_eq!(
+            differences(&live(), &want, "k8slab"),
+            [
+                "spec.replicas: 3 → 1",
+                "spec.strategy: set to {…}",
+                "spec.template.spec.containers[name=c].image: x:1 → x:2",
+                "spec.template.spec.containers[name=d]: added",
+                "spec.paused: removed",
+            ]
+        );
     }
 
     #[test]

@@ -83,15 +83,25 @@ pub enum Error {
 }
 
 fn refusal(status: &kube::core::Status) -> String {
-    if status.message.is_empty() { format!("the API server answered {} {}", status.code, status.reason) } else { status.message.clone() }
+    if status.message.is_empty() {
+        format!("the API server answered {} {}", status.code, status.reason)
+    } else {
+        status.message.clone()
+    }
 }
 
 impl Error {
     /// An error of the client while `doing`.
     pub fn of(doing: impl Into<String>, error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self::Refused { doing: doing.into(), status },
-            source => Self::Client { doing: doing.into(), source },
+            kube::Error::Api(status) => Self::Refused {
+                doing: doing.into(),
+                status,
+            },
+            source => Self::Client {
+                doing: doing.into(),
+                source,
+            },
         }
     }
 
@@ -106,11 +116,14 @@ impl Error {
     /// What to try.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Refused { status, .. } if status.code == 403 => "the user of this context lacks that permission (RBAC)".into(),
-            Self::Refused { status, .. } if status.code == 401 => "the context's credentials are no longer good".into(),
-            Self::Client { source: kube::Error::HyperError(_) | kube::Error::Service(_), .. } => {
-                "is the cluster running? `k8slab cluster status` tells".into()
+            Self::Refused { status, .. } if status.code == 403 => {
+                "the user of this context lacks that permission (RBAC)".into()
             }
+            Self::Refused { status, .. } if status.code == 401 => "the context's credentials are no longer good".into(),
+            Self::Client {
+                source: kube::Error::HyperError(_) | kube::Error::Service(_),
+                ..
+            } => "is the cluster running? `k8slab cluster status` tells".into(),
             Self::UnknownKind { .. } => "is its CRD applied before it?".into(),
             Self::Foreign { .. } => "delete it, or run the lab with `--namespace NAME` elsewhere".into(),
             Self::Conflict { .. } => "undo the other change, or `k8slab down` and `up` again".into(),

@@ -22,7 +22,10 @@ pub async fn of_pods(client: &Client, namespace: &str) -> Result<BTreeMap<String
     let doing = format!("reading the metrics of the pods in `{namespace}`");
     let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
     let request = http::Request::get(path).body(Vec::new());
-    let request = request.map_err(|error| Error::Pod { doing: doing.clone(), why: error.to_string() })?;
+    let request = request.map_err(|error| Error::Pod {
+        doing: doing.clone(),
+        why: error.to_string(),
+    })?;
     let list: Value = client.request(request).await.map_err(|error| Error::of(doing, error))?;
     Ok(read(&list))
 }
@@ -52,6 +55,12 @@ mod tests {
     fn a_pods_use_is_the_sum_of_its_containers() {
         let list = json!({"items": [{"metadata": {"name": "a"}, "containers": [
             {"usage": {"cpu": "1500000n", "memory": "1Ki"}}, {"usage": {"cpu": "10m", "memory": "1"}}]}]});
-        assert_eq!(read(&list)["a"], Usage { millicores: 12, memory: 1025 });
+        assert_eq!(
+            read(&list)["a"],
+            Usage {
+                millicores: 12,
+                memory: 1025
+            }
+        );
     }
 }

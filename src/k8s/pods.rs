@@ -50,7 +50,10 @@ pub fn trouble(pod: &Value) -> Option<Trouble> {
     if pod.pointer("/metadata/deletionTimestamp").is_some() {
         return some(Link::Ending, "Terminating".to_owned());
     }
-    let phase = pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or("Pending");
+    let phase = pod
+        .pointer("/status/phase")
+        .and_then(Value::as_str)
+        .unwrap_or("Pending");
     if phase == "Succeeded" || condition(pod, "Ready").is_some_and(|at| at.status == "True") {
         return None;
     }
@@ -58,7 +61,11 @@ pub fn trouble(pod: &Value) -> Option<Trouble> {
         return some(Link::Scheduling, scheduled.to_string());
     }
     for list in ["/status/initContainerStatuses", "/status/containerStatuses"] {
-        let statuses = pod.pointer(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let statuses = pod
+            .pointer(list)
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         if let Some(trouble) = statuses.iter().find_map(container) {
             return Some(trouble);
         }
@@ -67,9 +74,14 @@ pub fn trouble(pod: &Value) -> Option<Trouble> {
     match (phase, message) {
         ("Failed", message) => some(Link::Container, message.unwrap_or("Failed").to_owned()),
         ("Pending", Some(message)) => some(Link::Sandbox, message.to_owned()),
-        ("Pending", None) if pod.pointer("/spec/nodeName").is_none() => some(Link::Scheduling, "waits for a node".to_owned()),
+        ("Pending", None) if pod.pointer("/spec/nodeName").is_none() => {
+            some(Link::Scheduling, "waits for a node".to_owned())
+        }
         ("Pending", None) => some(Link::Sandbox, "its containers are being created".to_owned()),
-        _ => some(Link::Readiness, condition(pod, "Ready").map_or("not ready".to_owned(), |at| at.to_string())),
+        _ => some(
+            Link::Readiness,
+            condition(pod, "Ready").map_or("not ready".to_owned(), |at| at.to_string()),
+        ),
     }
 }
 
@@ -85,7 +97,9 @@ fn container(status: &Value) -> Option<Trouble> {
     let last = &status["lastState"]["terminated"];
     if let Some(waiting) = status["state"].get("waiting") {
         let link = match waiting["reason"].as_str().unwrap_or_default() {
-            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError" => Link::Image,
+            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError" => {
+                Link::Image
+            }
             "ContainerCreating" | "PodInitializing" | "" => return None,
             _ => Link::Container,
         };
@@ -95,19 +109,32 @@ fn container(status: &Value) -> Option<Trouble> {
         }
         return Some(Trouble { link, words: said });
     }
-    let ended = status["state"].get("terminated").filter(|ended| ended["exitCode"].as_i64() != Some(0))?;
+    let ended = status["state"]
+        .get("terminated")
+        .filter(|ended| ended["exitCode"].as_i64() != Some(0))?;
     let code = ended["exitCode"].as_i64().unwrap_or_default();
-    Some(Trouble { link: Link::Container, words: format!("container `{name}` ended with {code}{}", reason_of(ended)) })
+    Some(Trouble {
+        link: Link::Container,
+        words: format!("container `{name}` ended with {code}{}", reason_of(ended)),
+    })
 }
 
 fn reason_of(ended: &Value) -> String {
-    ended["reason"].as_str().map(|reason| format!(", {reason}")).unwrap_or_default()
+    ended["reason"]
+        .as_str()
+        .map(|reason| format!(", {reason}"))
+        .unwrap_or_default()
 }
 
 /// The pod that is furthest from ready, among several: the earliest broken link, then the oldest name.
 pub fn worst<'p>(pods: impl IntoIterator<Item = &'p Value>) -> Option<(&'p Value, Trouble)> {
     let troubles = pods.into_iter().filter_map(|pod| Some((pod, trouble(pod)?)));
-    troubles.min_by_key(|(pod, trouble)| (trouble.link, pod["metadata"]["name"].as_str().unwrap_or_default().to_owned()))
+    troubles.min_by_key(|(pod, trouble)| {
+        (
+            trouble.link,
+            pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -119,20 +146,29 @@ mod tests {
     fn the_scheduler_the_kubelet_and_the_probe_are_quoted() {
         let unschedulable = json!({"status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
             "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu."}]}});
-        assert_eq!(trouble(&unschedulable).unwrap().words, "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.");
+        assert_eq!(
+            trouble(&unschedulable).unwrap().words,
+            "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."
+        );
         let image = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Pending", "containerStatuses": [{"name": "c", "state": {"waiting": {
             "reason": "ErrImageNeverPull", "message": "Container image \"x:1\" is not present with pull policy of Never"}}}]}});
         assert_eq!(trouble(&image).unwrap().link, Link::Image);
         let crash = json!({"status": {"phase": "Running", "containerStatuses": [{"name": "c",
             "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
             "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}});
-        assert_eq!(trouble(&crash).unwrap().words, "CrashLoopBackOff: back-off 10s (container `c` ended with 137, OOMKilled)");
+        assert_eq!(
+            trouble(&crash).unwrap().words,
+            "CrashLoopBackOff: back-off 10s (container `c` ended with 137, OOMKilled)"
+        );
         let unready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False",
             "reason": "ContainersNotReady", "message": "containers with unready status: [c]"}],
             "containerStatuses": [{"name": "c", "state": {"running": {}}}]}});
         assert_eq!(trouble(&unready).unwrap().link, Link::Readiness);
         let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
         assert_eq!(trouble(&ready), None);
-        assert_eq!(worst([&unready, &ready, &unschedulable]).unwrap().1.link, Link::Scheduling);
+        assert_eq!(
+            worst([&unready, &ready, &unschedulable]).unwrap().1.link,
+            Link::Scheduling
+        );
     }
 }

@@ -33,7 +33,11 @@ pub fn judge(object: &Value, condition: Option<&str>) -> Standing {
         "Namespace" => (text(object, "/status/phase") != "Terminating", String::new(), None),
         _ => (true, String::new(), None),
     };
-    let summary = if tail.is_empty() { head } else { format!("{head} {tail}") };
+    let summary = if tail.is_empty() {
+        head
+    } else {
+        format!("{head} {tail}")
+    };
     match condition {
         None => Standing { ready, summary, why },
         Some(name) => {
@@ -47,7 +51,13 @@ pub fn judge(object: &Value, condition: Option<&str>) -> Standing {
 pub fn takes_time(kind: &str) -> bool {
     matches!(
         kind,
-        "Deployment" | "StatefulSet" | "DaemonSet" | "Pod" | "HorizontalPodAutoscaler" | "CustomResourceDefinition" | "APIService"
+        "Deployment"
+            | "StatefulSet"
+            | "DaemonSet"
+            | "Pod"
+            | "HorizontalPodAutoscaler"
+            | "CustomResourceDefinition"
+            | "APIService"
     )
 }
 
@@ -56,7 +66,11 @@ pub fn condition<'o>(object: &'o Value, name: &str) -> Option<Condition<'o>> {
     let list = object.pointer("/status/conditions")?.as_array()?;
     let found = list.iter().find(|condition| condition["type"] == name)?;
     let text = |field| found.get(field).and_then(Value::as_str).unwrap_or_default();
-    Some(Condition { status: text("status"), reason: text("reason"), message: text("message") })
+    Some(Condition {
+        status: text("status"),
+        reason: text("reason"),
+        message: text("message"),
+    })
 }
 
 /// A condition, borrowed from its object.
@@ -103,7 +117,11 @@ fn observed(object: &Value) -> bool {
 fn by_condition(object: &Value, name: &str) -> Judged {
     match condition(object, name) {
         Some(condition) if condition.status == "True" => (true, String::new(), None),
-        Some(condition) => (false, String::new(), Some(format!("{name} is {}: {condition}", condition.status))),
+        Some(condition) => (
+            false,
+            String::new(),
+            Some(format!("{name} is {}: {condition}", condition.status)),
+        ),
         None => (false, String::new(), Some(format!("the condition {name} is not set"))),
     }
 }
@@ -117,7 +135,10 @@ fn replicas(object: &Value, ready: &str) -> Judged {
 
 fn deployment(object: &Value) -> Judged {
     let want = number(object, "/spec/replicas").unwrap_or(1);
-    let (updated, total) = (count(object, "/status/updatedReplicas"), count(object, "/status/replicas"));
+    let (updated, total) = (
+        count(object, "/status/updatedReplicas"),
+        count(object, "/status/replicas"),
+    );
     let available = count(object, "/status/availableReplicas");
     let shown = format!("{}/{want}", count(object, "/status/readyReplicas"));
     let why = if !observed(object) {
@@ -142,7 +163,11 @@ fn stateful_set(object: &Value) -> Judged {
     let (ready, shown, why) = replicas(object, "/status/readyReplicas");
     let want = number(object, "/spec/replicas").unwrap_or(1);
     let rolled = count(object, "/status/updatedReplicas") >= want;
-    (ready && rolled, shown, why.or_else(|| (!rolled).then(|| "older replicas are being replaced".to_owned())))
+    (
+        ready && rolled,
+        shown,
+        why.or_else(|| (!rolled).then(|| "older replicas are being replaced".to_owned())),
+    )
 }
 
 fn daemon_set(object: &Value) -> Judged {
@@ -153,10 +178,20 @@ fn daemon_set(object: &Value) -> Judged {
 }
 
 fn job(object: &Value) -> Judged {
-    let failed = condition(object, "Failed").filter(|at| at.status == "True").map(|at| at.to_string());
+    let failed = condition(object, "Failed")
+        .filter(|at| at.status == "True")
+        .map(|at| at.to_string());
     let done = condition(object, "Complete").is_some_and(|at| at.status == "True");
-    let shown = format!("{}/{}", count(object, "/status/succeeded"), number(object, "/spec/completions").unwrap_or(1));
-    (done, shown, failed.or_else(|| (!done).then(|| format!("{} pods are active", count(object, "/status/active")))))
+    let shown = format!(
+        "{}/{}",
+        count(object, "/status/succeeded"),
+        number(object, "/spec/completions").unwrap_or(1)
+    );
+    (
+        done,
+        shown,
+        failed.or_else(|| (!done).then(|| format!("{} pods are active", count(object, "/status/active")))),
+    )
 }
 
 fn pod(object: &Value) -> Judged {
@@ -178,8 +213,16 @@ fn autoscaler(object: &Value) -> Judged {
             metric_line(metric, current.unwrap_or(&Value::Null))
         })
         .collect();
-    let bounds = format!("{}–{}", number(object, "/spec/minReplicas").unwrap_or(1), count(object, "/spec/maxReplicas"));
-    let shown = format!("{}, {} of {bounds}", metrics.join(", "), count(object, "/status/currentReplicas"));
+    let bounds = format!(
+        "{}–{}",
+        number(object, "/spec/minReplicas").unwrap_or(1),
+        count(object, "/spec/maxReplicas")
+    );
+    let shown = format!(
+        "{}, {} of {bounds}",
+        metrics.join(", "),
+        count(object, "/status/currentReplicas")
+    );
     let active = condition(object, "ScalingActive");
     let seen = metrics.iter().any(|line| !line.starts_with("<unknown>"));
     let why = match active {
@@ -231,7 +274,14 @@ mod tests {
         cart["status"]["observedGeneration"] = 2.into();
         assert_eq!(judge(&cart, None).why.unwrap(), "1 old replicas are still there");
         cart["status"]["replicas"] = 3.into();
-        assert_eq!(judge(&cart, None), Standing { ready: true, summary: "Deployment cart 3/3".into(), why: None });
+        assert_eq!(
+            judge(&cart, None),
+            Standing {
+                ready: true,
+                summary: "Deployment cart 3/3".into(),
+                why: None
+            }
+        );
         cart["status"]["availableReplicas"] = 1.into();
         assert_eq!(judge(&cart, None).why.unwrap(), "1 of 3 replicas are available");
     }
@@ -249,7 +299,8 @@ mod tests {
         hpa["status"]["conditions"][0]["status"] = "True".into();
         assert!(!judge(&hpa, None).ready);
         assert!(judge(&hpa, Some("ScalingActive")).ready);
-        hpa["status"]["currentMetrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 2}}}]);
+        hpa["status"]["currentMetrics"] =
+            json!([{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 2}}}]);
         let late = judge(&hpa, None);
         assert!(late.ready);
         assert_eq!(late.summary, "HorizontalPodAutoscaler cart 2%/50%, 1 of 1–5");
@@ -257,10 +308,13 @@ mod tests {
 
     #[test]
     fn what_has_no_standing_is_ready_at_once() {
-        assert_eq!(judge(&json!({"kind": "ConfigMap", "metadata": {"name": "c"}}), None).summary, "ConfigMap c");
+        assert_eq!(
+            judge(&json!({"kind": "ConfigMap", "metadata": {"name": "c"}}), None).summary,
+            "ConfigMap c"
+        );
         let job = json!({"kind": "Job", "metadata": {"name": "j"}, "status": {"conditions": [
             {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too often"}]}});
         assert_eq!(judge(&job, None).why.unwrap(), "BackoffLimitExceeded: too often");
-        assert_eq!(judge(&job, Some("Failed")).ready, true);
+        assert!(judge(&job, Some("Failed")).ready);
     }
 }

@@ -28,7 +28,11 @@ pub struct ObjectName {
 impl ObjectName {
     /// How the journal writes it: `apps/v1 Deployment shop/cart`.
     pub fn key(&self) -> String {
-        let namespace = self.namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        let namespace = self
+            .namespace
+            .as_deref()
+            .map(|namespace| format!("{namespace}/"))
+            .unwrap_or_default();
         format!("{} {} {namespace}{}", self.api_version, self.kind, self.name)
     }
 
@@ -40,7 +44,12 @@ impl ObjectName {
             Some((namespace, name)) => (Some(namespace.to_owned()), name),
             None => (None, place),
         };
-        Some(Self { api_version: api_version.to_owned(), kind: kind.to_owned(), namespace, name: name.to_owned() })
+        Some(Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace,
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -80,7 +89,10 @@ impl fmt::Debug for Resources {
 impl Resources {
     /// Asks this client.
     pub fn new(client: Client) -> Self {
-        Self { client, known: Arc::default() }
+        Self {
+            client,
+            known: Arc::default(),
+        }
     }
 
     /// The client.
@@ -90,7 +102,13 @@ impl Resources {
 
     /// Every kind of a group and version; empty where the cluster has no such group.
     pub async fn of_version(&self, api_version: &str) -> Result<Arc<Vec<Kind>>, Error> {
-        let known = |this: &Self| this.known.lock().unwrap_or_else(PoisonError::into_inner).get(api_version).cloned();
+        let known = |this: &Self| {
+            this.known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(api_version)
+                .cloned()
+        };
         if let Some(kinds) = known(self) {
             return Ok(kinds);
         }
@@ -104,20 +122,29 @@ impl Resources {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Arc::default()),
             Err(error) => return Err(Error::of(format!("asking which kinds `{api_version}` has"), error)),
         };
-        let version: GroupVersion = api_version.parse().unwrap_or_else(|_| GroupVersion::gv("", api_version));
-        let kinds = list.resources.into_iter().filter(|resource| !resource.name.contains('/')).map(|resource| Kind {
-            resource: ApiResource {
-                group: version.group.clone(),
-                version: version.version.clone(),
-                api_version: api_version.to_owned(),
-                kind: resource.kind,
-                plural: resource.name,
-            },
-            namespaced: resource.namespaced,
-            verbs: resource.verbs,
-        });
+        let version: GroupVersion = api_version
+            .parse()
+            .unwrap_or_else(|_| GroupVersion::gv("", api_version));
+        let kinds = list
+            .resources
+            .into_iter()
+            .filter(|resource| !resource.name.contains('/'))
+            .map(|resource| Kind {
+                resource: ApiResource {
+                    group: version.group.clone(),
+                    version: version.version.clone(),
+                    api_version: api_version.to_owned(),
+                    kind: resource.kind,
+                    plural: resource.name,
+                },
+                namespaced: resource.namespaced,
+                verbs: resource.verbs,
+            });
         let kinds: Arc<Vec<Kind>> = Arc::new(kinds.collect());
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(api_version.to_owned(), kinds.clone());
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(api_version.to_owned(), kinds.clone());
         Ok(kinds)
     }
 
@@ -127,9 +154,15 @@ impl Resources {
         if let Some(found) = named(&self.of_version(api_version).await?) {
             return Ok(found);
         }
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(api_version);
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(api_version);
         let found = named(&self.of_version(api_version).await?);
-        found.ok_or_else(|| Error::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })
+        found.ok_or_else(|| Error::UnknownKind {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+        })
     }
 
     /// Where objects of a kind are, in this namespace if they live in namespaces.
@@ -142,7 +175,12 @@ impl Resources {
 
     /// The identity of a manifest's document in a lab's namespace, and its kind. Refuses another namespace.
     pub async fn locate(&self, document: &Value, namespace: &str) -> Result<(ObjectName, Kind), Error> {
-        let kind = self.find(manifest::text(document, "/apiVersion"), manifest::text(document, "/kind")).await?;
+        let kind = self
+            .find(
+                manifest::text(document, "/apiVersion"),
+                manifest::text(document, "/kind"),
+            )
+            .await?;
         let name = ObjectName {
             api_version: kind.resource.api_version.clone(),
             kind: kind.resource.kind.clone(),
@@ -151,7 +189,10 @@ impl Resources {
         };
         let own = manifest::text(document, "/metadata/namespace");
         if kind.namespaced && !own.is_empty() && own != namespace {
-            return Err(Error::Elsewhere { object: name, namespace: namespace.to_owned() });
+            return Err(Error::Elsewhere {
+                object: name,
+                namespace: namespace.to_owned(),
+            });
         }
         Ok((name, kind))
     }

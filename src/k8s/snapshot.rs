@@ -60,8 +60,12 @@ impl Snapshot {
 /// When an event was last seen, as RFC 3339 text that sorts.
 pub fn last_time(event: &Value) -> String {
     let at = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
-    let time = at("/series/lastObservedTime").or(at("/lastTimestamp")).or(at("/eventTime"));
-    time.or(at("/metadata/creationTimestamp")).unwrap_or_default().to_owned()
+    let time = at("/series/lastObservedTime")
+        .or(at("/lastTimestamp"))
+        .or(at("/eventTime"));
+    time.or(at("/metadata/creationTimestamp"))
+        .unwrap_or_default()
+        .to_owned()
 }
 
 async fn list(resources: &Resources, namespace: &str, api_version: &str, kind: &str) -> Result<Vec<Value>, Error> {
@@ -69,7 +73,10 @@ async fn list(resources: &Resources, namespace: &str, api_version: &str, kind: &
         Err(Error::UnknownKind { .. }) => return Ok(Vec::new()),
         found => found?,
     };
-    let list = resources.api(&found, Some(namespace)).list(&ListParams::default()).await;
+    let list = resources
+        .api(&found, Some(namespace))
+        .list(&ListParams::default())
+        .await;
     let list = list.map_err(|error| Error::of(format!("listing the {kind}s of `{namespace}`"), error))?;
     let value = |object: &DynamicObject| {
         // Items of a list come without their kind.

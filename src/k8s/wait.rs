@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::api::{Api, DynamicObject};
-use kube::runtime::watcher;
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher;
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -142,7 +142,8 @@ pub async fn gone(resources: &Resources, name: &ObjectName, patience: &Patience<
         kind => kind?,
     };
     let what = format!("{name} to be gone");
-    let mut object = pin!(watcher::watch_object(resources.api(&kind, name.namespace.as_deref()), &name.name).default_backoff());
+    let mut object =
+        pin!(watcher::watch_object(resources.api(&kind, name.namespace.as_deref()), &name.name).default_backoff());
     let mut last = String::from("it was not looked at");
     loop {
         tokio::select! {
@@ -167,14 +168,30 @@ pub async fn gone(resources: &Resources, name: &ObjectName, patience: &Patience<
 fn still_there(object: &Value) -> String {
     let mut found: Vec<String> = Vec::new();
     for list in ["/metadata/finalizers", "/spec/finalizers"] {
-        let names = object.pointer(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let names = object
+            .pointer(list)
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
         if !names.is_empty() {
             found.push(format!("finalizers {}", names.join(", ")));
         }
     }
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let conditions = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let troubles = conditions.iter().filter(|condition| condition["status"] == "True");
-    found.extend(troubles.filter_map(|condition| condition["message"].as_str()).map(str::to_owned));
-    if found.is_empty() { "it is still there".to_owned() } else { found.join("; ") }
+    found.extend(
+        troubles
+            .filter_map(|condition| condition["message"].as_str())
+            .map(str::to_owned),
+    );
+    if found.is_empty() {
+        "it is still there".to_owned()
+    } else {
+        found.join("; ")
+    }
 }

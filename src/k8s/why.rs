@@ -22,12 +22,15 @@ pub struct Broken {
 
 /// The first broken link, walking from the containers up to what scales them; `None` when all hold.
 pub fn first_broken_link(lab: &Snapshot) -> Option<Broken> {
-    let workloads = lab.workloads.iter().filter(|workload| !judge(workload, None).ready);
-    for workload in workloads {
+    let unready = lab.workloads.iter().find(|workload| !judge(workload, None).ready);
+    if let Some(workload) = unready {
         return Some(workload_link(lab, workload));
     }
     // Pods of nobody, or of something that is not a workload here.
-    let stray = lab.pods.iter().filter(|pod| pod.pointer("/metadata/ownerReferences").is_none());
+    let stray = lab
+        .pods
+        .iter()
+        .filter(|pod| pod.pointer("/metadata/ownerReferences").is_none());
     if let Some((pod, trouble)) = pods::worst(stray).filter(|(_, trouble)| trouble.link != Link::Ending) {
         return Some(pod_link(pod, &trouble));
     }
@@ -40,16 +43,27 @@ fn named(object: &Value) -> String {
 }
 
 fn workload_link(lab: &Snapshot, workload: &Value) -> Broken {
-    let selector = workload.pointer("/spec/selector").and_then(|selector| Selector::from_label_selector(selector).ok());
-    let own = lab.pods.iter().filter(|pod| selector.as_ref().is_some_and(|selector| selector.matches_object(pod)));
+    let selector = workload
+        .pointer("/spec/selector")
+        .and_then(|selector| Selector::from_label_selector(selector).ok());
+    let own = lab
+        .pods
+        .iter()
+        .filter(|pod| selector.as_ref().is_some_and(|selector| selector.matches_object(pod)));
     if let Some((pod, trouble)) = pods::worst(own).filter(|(_, trouble)| trouble.link != Link::Ending) {
         return pod_link(pod, &trouble);
     }
     let standing = judge(workload, None);
     let failure = ready::condition(workload, "ReplicaFailure").filter(|at| at.status == "True");
     let (link, hint) = match failure {
-        Some(_) => ("creating pods", "the API server refused the pods: quota, admission or an invalid template"),
-        None => ("replicas", "its controller is still at work, or a rollout is stuck: look at its conditions and events"),
+        Some(_) => (
+            "creating pods",
+            "the API server refused the pods: quota, admission or an invalid template",
+        ),
+        None => (
+            "replicas",
+            "its controller is still at work, or a rollout is stuck: look at its conditions and events",
+        ),
     };
     Broken {
         link: link.to_owned(),
@@ -70,7 +84,12 @@ fn pod_link(pod: &Value, trouble: &pods::Trouble) -> Broken {
     };
     Broken {
         link: trouble.link.name().to_owned(),
-        object: format!("Pod `{}`", pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()),
+        object: format!(
+            "Pod `{}`",
+            pod.pointer("/metadata/name")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        ),
         seen: trouble.words.clone(),
         hint: hint.to_owned(),
     }
@@ -78,19 +97,36 @@ fn pod_link(pod: &Value, trouble: &pods::Trouble) -> Broken {
 
 fn autoscaler_link(lab: &Snapshot, hpa: &Value) -> Option<Broken> {
     let broken = |link: &str, seen: String, hint: &str| {
-        Some(Broken { link: link.to_owned(), object: named(hpa), seen, hint: hint.to_owned() })
+        Some(Broken {
+            link: link.to_owned(),
+            object: named(hpa),
+            seen,
+            hint: hint.to_owned(),
+        })
     };
     for name in ["AbleToScale", "ScalingActive"] {
-        let Some(at) = ready::condition(hpa, name).filter(|at| at.status != "True") else { continue };
+        let Some(at) = ready::condition(hpa, name).filter(|at| at.status != "True") else {
+            continue;
+        };
         let seen = at.to_string();
         if name == "AbleToScale" {
-            return broken("scale target", seen, "does `scaleTargetRef` name an object that is there?");
+            return broken(
+                "scale target",
+                seen,
+                "does `scaleTargetRef` name an object that is there?",
+            );
         }
         if let Some(why) = &lab.no_usage {
-            return broken("metrics API", why.clone(), "is metrics.k8s.io served? `kubectl get apiservice v1beta1.metrics.k8s.io`");
+            return broken(
+                "metrics API",
+                why.clone(),
+                "is metrics.k8s.io served? `kubectl get apiservice v1beta1.metrics.k8s.io`",
+            );
         }
         let hint = match at.reason {
-            _ if at.message.contains("missing request") => "the container has no CPU request, so a utilization cannot be computed",
+            _ if at.message.contains("missing request") => {
+                "the container has no CPU request, so a utilization cannot be computed"
+            }
             "ScalingDisabled" => "the target has 0 replicas: scale it to 1 to switch the HPA on again",
             "FailedGetResourceMetric" => "no samples of these pods yet: they come some seconds after a pod is ready",
             _ => "the HPA's conditions and events say what it could not read",
@@ -98,7 +134,11 @@ fn autoscaler_link(lab: &Snapshot, hpa: &Value) -> Option<Broken> {
         return broken("metric", seen, hint);
     }
     if hpa.pointer("/status/conditions").is_none() {
-        return broken("HPA controller", "it was not evaluated yet".to_owned(), "the next sync comes within 15 s");
+        return broken(
+            "HPA controller",
+            "it was not evaluated yet".to_owned(),
+            "the next sync comes within 15 s",
+        );
     }
     None
 }
@@ -134,7 +174,10 @@ mod tests {
             ..Snapshot::default()
         };
         let broken = first_broken_link(&lab).unwrap();
-        assert_eq!((broken.link.as_str(), broken.object.as_str()), ("image", "Pod `cart-x`"));
+        assert_eq!(
+            (broken.link.as_str(), broken.object.as_str()),
+            ("image", "Pod `cart-x`")
+        );
         assert_eq!(broken.seen, "ErrImageNeverPull: not present");
     }
 
@@ -143,13 +186,23 @@ mod tests {
         let mut refused = deployment(0);
         refused["status"]["updatedReplicas"] = 0.into();
         refused["status"]["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}]);
-        let lab = Snapshot { workloads: vec![refused], ..Snapshot::default() };
+        let lab = Snapshot {
+            workloads: vec![refused],
+            ..Snapshot::default()
+        };
         assert_eq!(first_broken_link(&lab).unwrap().link, "creating pods");
-        let mut lab = Snapshot { workloads: vec![deployment(2)], autoscalers: vec![hpa("FailedGetResourceMetric", "x")], ..Snapshot::default() };
+        let mut lab = Snapshot {
+            workloads: vec![deployment(2)],
+            autoscalers: vec![hpa("FailedGetResourceMetric", "x")],
+            ..Snapshot::default()
+        };
         lab.no_usage = Some("the server could not find the requested resource".into());
         assert_eq!(first_broken_link(&lab).unwrap().link, "metrics API");
         lab.no_usage = None;
-        lab.autoscalers = vec![hpa("FailedGetResourceMetric", "missing request for cpu in container c of Pod cart-x")];
+        lab.autoscalers = vec![hpa(
+            "FailedGetResourceMetric",
+            "missing request for cpu in container c of Pod cart-x",
+        )];
         assert!(first_broken_link(&lab).unwrap().hint.contains("no CPU request"));
         lab.autoscalers.clear();
         assert_eq!(first_broken_link(&lab), None);

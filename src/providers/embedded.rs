@@ -1,1 +1,410 @@
-//! k8slab's own cluster, as a provider.
+//! k8slab's own one-node cluster, as a provider: a daemon that is found or started, and an image store on disk.
+
+use std::io;
+use std::path::PathBuf;
+
+use apimachinery::pace::Pace;
+use cluster::client::{self, Running, Settings};
+use cluster::{Home, image};
+use futures::future::BoxFuture;
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config};
+use serde::Serialize;
+
+use super::{Cluster, Explained, NextMove, Presence, Provider};
+use crate::exec::script::Script;
+use crate::images::Recipe;
+use crate::k8s::wait::{self, Patience};
+use crate::k8s::{self, ObjectName};
+use crate::paths::{self, Owner, Paths};
+use crate::scenario::model::Feature;
+use crate::steps::{Done, FailureKind, Session, StepError};
+
+/// The name of the one embedded cluster of a state folder.
+const NAME: &str = "default";
+/// Says in the cluster's folder that `up` made it, so that it goes with its last lab.
+const MADE_BY_UP: &str = "made-by-up";
+const METRICS: &str = "resource metrics, served by the cluster";
+
+/// The embedded cluster of a state folder.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    home: Home,
+    path: PathBuf,
+    owner: Owner,
+    speed: Option<Pace>,
+}
+
+/// What there is of the embedded cluster, for people and programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum State {
+    /// Nothing.
+    Absent,
+    /// Objects are kept, nothing runs.
+    Stopped,
+    /// Its daemon is gone without having been stopped.
+    Crashed {
+        /// The daemon.
+        pid: i32,
+    },
+    /// It answers.
+    Running {
+        /// The API server's address.
+        api: String,
+        /// The daemon.
+        pid: i32,
+        /// Lab time's divisor.
+        speed: u32,
+        /// The daemon's k8slab.
+        version: String,
+        /// Why CPU and memory limits are not enforced, where they are not.
+        limits_not_enforced: Option<String>,
+    },
+}
+
+/// An image in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredImage {
+    /// Its name.
+    pub reference: String,
+    /// Its id.
+    pub id: String,
+}
+
+/// The images in the store, by name.
+pub fn images(paths: &Paths) -> Result<Vec<StoredImage>, StepError> {
+    let path = paths.images();
+    paths.owner.act(|| {
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let store = image::Store::open(&path).map_err(|error| store_error("opening the image store", &error))?;
+        let list = store
+            .list()
+            .map_err(|error| store_error("reading the image store", &error))?;
+        let mut images: Vec<StoredImage> = list
+            .into_iter()
+            .flat_map(|image| {
+                image.references.into_iter().map(move |reference| StoredImage {
+                    reference,
+                    id: image.id.clone(),
+                })
+            })
+            .collect();
+        images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(images)
+    })
+}
+
+fn store_error(doing: &str, error: &io::Error) -> StepError {
+    StepError::failed(doing, error).hint("check that the disk has space and that the state folder is yours")
+}
+
+impl Embedded {
+    /// The embedded cluster of these folders. `speed` is for a cluster that has to be made.
+    pub fn new(paths: &Paths, speed: Option<Pace>) -> Self {
+        Self {
+            home: Home::new(&paths.home),
+            path: paths.home.clone(),
+            owner: paths.owner,
+            speed,
+        }
+    }
+
+    /// What there is.
+    pub fn state(&self) -> Result<State, StepError> {
+        Ok(
+            match client::status(&self.home, NAME).map_err(|error| daemon_error(&error))? {
+                client::Status::Absent => State::Absent,
+                client::Status::Stopped => State::Stopped,
+                client::Status::Crashed { pid } => State::Crashed { pid },
+                client::Status::Running(record) => State::Running {
+                    api: format!("https://127.0.0.1:{}", record.port),
+                    pid: record.pid,
+                    speed: record.speed,
+                    version: record.version.clone(),
+                    limits_not_enforced: record.limits_not_enforced.clone(),
+                },
+            },
+        )
+    }
+
+    /// Starts it for its own sake: it stays until it is deleted.
+    pub async fn start(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Cluster, StepError> {
+        let running = self.launch(note).await?;
+        // Whoever asks for the cluster by name wants to keep it.
+        let _ = std::fs::remove_file(self.marker());
+        running
+    }
+
+    /// Ends its containers and keeps its objects; whether there was something to end.
+    pub async fn stop(&self) -> Result<bool, StepError> {
+        client::stop(&self.home, NAME)
+            .await
+            .map_err(|error| daemon_error(&error))
+    }
+
+    /// Takes it away; whether there was one.
+    pub async fn delete(&self) -> Result<bool, StepError> {
+        client::delete(&self.home, NAME)
+            .await
+            .map_err(|error| daemon_error(&error))
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.home.cluster(NAME).path().join(MADE_BY_UP)
+    }
+
+    async fn launch(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Result<Cluster, StepError>, StepError> {
+        // The daemon may be root's; the folder that it lives in is the user's.
+        let made = self.owner.act(|| paths::create_private_folder(&self.path));
+        made.map_err(|error| {
+            let doing = format!("making the state folder `{}`", self.path.display());
+            StepError::failed(doing, &error).hint("set `K8SLAB_HOME` to a folder that is yours")
+        })?;
+        let settings = Settings {
+            name: NAME.to_owned(),
+            speed: self.speed,
+        };
+        let running = client::ensure(&self.home, &settings, note)
+            .await
+            .map_err(|error| daemon_error(&error))?;
+        Ok(connect(running).await)
+    }
+}
+
+/// The daemon's words, and what they mean for the exit code.
+fn daemon_error(error: &client::Error) -> StepError {
+    let (kind, hint) = match error {
+        client::Error::Format(_) => (FailureKind::Newer, None),
+        // Privileges, kernel features: it tells what is missing and what to do itself.
+        client::Error::Refused(_) => (FailureKind::Prerequisite, None),
+        client::Error::OtherSpeed { .. } => (FailureKind::Prerequisite, None),
+        client::Error::NotReady { .. } => (FailureKind::NotReady, None),
+        client::Error::Folder { .. } => (FailureKind::Failed, Some("set `K8SLAB_HOME` to a folder that is yours")),
+        _ => (FailureKind::Failed, None),
+    };
+    let mut failed = StepError::new(kind, crate::steps::chain(error));
+    failed.hint = hint.map(str::to_owned);
+    failed
+}
+
+async fn connect(running: Running) -> Result<Cluster, StepError> {
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(running.kubeconfig.clone(), &options).await;
+    let config = config.map_err(|error| StepError::failed("reading the cluster's kubeconfig", &error))?;
+    let client = Client::try_from(config).map_err(|error| StepError::failed("connecting to the cluster", &error))?;
+    let speed = match running.speed.speed() {
+        1 => String::new(),
+        speed => format!(", lab time ×{speed}"),
+    };
+    let limits = running
+        .limits_not_enforced
+        .map(|why| format!("CPU and memory limits are not enforced: {why}"));
+    Ok(Cluster {
+        client,
+        kubeconfig: running.kubeconfig,
+        summary: format!("embedded, API at {}{speed}", running.api_url),
+        node_address: "127.0.0.1".to_owned(),
+        warnings: limits.into_iter().collect(),
+        started: running.started_by_us,
+    })
+}
+
+impl Provider for Embedded {
+    fn key(&self) -> String {
+        format!("{}/{NAME}", self.path.display())
+    }
+
+    fn find(&self) -> BoxFuture<'_, Result<Presence, StepError>> {
+        Box::pin(async {
+            // A daemon of another version or speed is not what `up` wants: `ensure` says what is to be done about it.
+            let state = self.state()?;
+            let other = match &state {
+                State::Absent => return Ok(Presence::Absent),
+                State::Stopped | State::Crashed { .. } => return Ok(Presence::Stopped),
+                State::Running { speed, version, .. } => {
+                    version != env!("CARGO_PKG_VERSION") || self.speed.is_some_and(|wanted| wanted.speed() != *speed)
+                }
+            };
+            if other {
+                return Ok(Presence::Stopped);
+            }
+            match client::find(&self.home, NAME)
+                .await
+                .map_err(|error| daemon_error(&error))?
+            {
+                Some(running) => Ok(Presence::Running(Box::new(connect(running).await?))),
+                None => Ok(Presence::Stopped),
+            }
+        })
+    }
+
+    fn ensure<'a>(&'a self, note: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<Cluster, StepError>> {
+        Box::pin(async move {
+            let absent = self.state()? == State::Absent;
+            let cluster = self.launch(note).await??;
+            if absent {
+                // Beside what it is about, so that it goes when that goes.
+                let written = std::fs::write(self.marker(), b"");
+                written.map_err(|error| StepError::failed("marking the cluster as made by `up`", &error))?;
+            }
+            Ok(cluster)
+        })
+    }
+
+    fn has_image<'a>(&'a self, image: &'a Recipe) -> BoxFuture<'a, Result<bool, StepError>> {
+        Box::pin(async move { self.owner.act(|| has(&self.home, image)) })
+    }
+
+    fn load_image<'a>(&'a self, image: &'a Recipe) -> BoxFuture<'a, Result<(), StepError>> {
+        Box::pin(async move {
+            let (home, owner, image) = (self.home.clone(), self.owner, image.clone());
+            let added = tokio::task::spawn_blocking(move || owner.act(|| add(&home, &image))).await;
+            added.unwrap_or_else(|error| Err(StepError::failed("assembling the image", &error)))
+        })
+    }
+
+    fn has_feature<'a>(
+        &'a self,
+        at: &'a Session,
+        feature: Feature,
+    ) -> BoxFuture<'a, Result<Option<String>, StepError>> {
+        Box::pin(async move {
+            let Feature::ResourceMetrics = feature;
+            let served = !at.resources.of_version("metrics.k8s.io/v1beta1").await?.is_empty();
+            Ok(served.then(|| METRICS.to_owned()))
+        })
+    }
+
+    fn ensure_feature<'a>(
+        &'a self,
+        at: &'a Session,
+        feature: Feature,
+        patience: &'a Patience<'a>,
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async move {
+            let Feature::ResourceMetrics = feature;
+            // The cluster brings it; it may need a moment to say so.
+            let service = ObjectName {
+                api_version: "apiregistration.k8s.io/v1".to_owned(),
+                kind: "APIService".to_owned(),
+                namespace: None,
+                name: "v1beta1.metrics.k8s.io".to_owned(),
+            };
+            wait::ready(&at.resources, &service, None, None, patience).await?;
+            Ok(Done::unchanged(METRICS))
+        })
+    }
+
+    fn next_moves<'a>(&'a self, at: &'a Session) -> BoxFuture<'a, Vec<NextMove>> {
+        Box::pin(async move {
+            let Ok(request) = http::Request::get("/debug/next-moves").body(Vec::new()) else {
+                return Vec::new();
+            };
+            // Of interest, not of importance: an older daemon may not tell.
+            match at.cluster.client.request(request).await {
+                Ok(moves) => moves,
+                Err(error) => {
+                    let error = k8s::Error::of("asking for the next moves", error);
+                    tracing::debug!("{}", crate::steps::chain(&error));
+                    Vec::new()
+                }
+            }
+        })
+    }
+
+    fn release(&self, force: bool) -> BoxFuture<'_, Result<String, StepError>> {
+        Box::pin(async move {
+            if self.state()? == State::Absent {
+                return Ok("the cluster was gone".to_owned());
+            }
+            if !force && !self.marker().exists() {
+                return Ok("the cluster stays".to_owned());
+            }
+            self.delete().await?;
+            Ok("the cluster went with its last lab".to_owned())
+        })
+    }
+
+    fn explain(&self, what: &Explained<'_>, script: &mut Script) {
+        match what {
+            Explained::Cluster { context, namespace } => {
+                script.run(&["k8slab", "cluster", "start"]);
+                let merge = [
+                    "k8slab",
+                    "cluster",
+                    "kubeconfig",
+                    "--merge",
+                    "--context",
+                    context,
+                    "--namespace",
+                    namespace,
+                ];
+                script.run(&merge);
+            }
+            Explained::Feature(Feature::ResourceMetrics) => {
+                script.comment("the embedded cluster serves metrics.k8s.io itself; on minikube:");
+                script.comment("minikube addons enable metrics-server");
+                script.run(&["kubectl", "get", "--raw", "/apis/metrics.k8s.io/v1beta1"]);
+            }
+            Explained::Image { name, dockerfile } => {
+                script.comment("the image is assembled in the cluster's image store by `k8slab up`; with Docker:");
+                script.comment(&format!(
+                    "docker build -t {name}:lab -f - . <<'END'\n{}\nEND",
+                    dockerfile.trim_end()
+                ));
+                script.run(&["k8slab", "image", "ls"]);
+            }
+            Explained::Release => script.run(&["k8slab", "cluster", "delete"]),
+        }
+    }
+}
+
+fn has(home: &Home, wanted: &Recipe) -> Result<bool, StepError> {
+    if !home.images().exists() {
+        return Ok(false);
+    }
+    let store = image::Store::open(&home.images()).map_err(|error| store_error("opening the image store", &error))?;
+    let resolve = |reference: &str| {
+        store
+            .resolve(reference)
+            .map_err(|error| store_error(&format!("looking for the image `{reference}`"), &error))
+    };
+    // Both names must lead to the same content: `lab` may still be that of an older build.
+    let (by_content, by_name) = (resolve(&wanted.reference())?, resolve(&wanted.lab_reference())?);
+    Ok(matches!((by_content, by_name), (Some(content), Some(name)) if content.id == name.id))
+}
+
+fn add(home: &Home, wanted: &Recipe) -> Result<(), StepError> {
+    let store = image::Store::open(&home.images()).map_err(|error| store_error("opening the image store", &error))?;
+    let config = image::ImageConfig {
+        entrypoint: wanted.config.entrypoint.clone(),
+        cmd: wanted.config.cmd.clone(),
+        env: wanted
+            .config
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
+        working_dir: wanted.config.workdir.clone(),
+        user: wanted.config.user.clone(),
+        exposed_ports: wanted.config.exposed.clone(),
+        labels: wanted.config.labels.clone(),
+    };
+    let files: Vec<image::File> = wanted
+        .files
+        .iter()
+        .map(|file| image::File {
+            source: file.source.clone(),
+            path: file.target.clone().into(),
+            mode: file.mode,
+        })
+        .collect();
+    let references = [wanted.reference(), wanted.lab_reference()];
+    let added = store.add(&config, &files, &references);
+    added
+        .map(drop)
+        .map_err(|error| store_error(&format!("assembling the image `{}`", wanted.reference()), &error))
+}

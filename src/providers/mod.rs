@@ -5,7 +5,9 @@ pub mod embedded;
 use std::fmt;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use kube::config::Kubeconfig;
+use serde::{Deserialize, Serialize};
 
 use crate::exec::script::Script;
 use crate::images::Recipe;
@@ -52,6 +54,8 @@ pub struct Cluster {
     pub kubeconfig: Kubeconfig,
     /// In a few words: `embedded, API at https://127.0.0.1:6443`.
     pub summary: String,
+    /// The address on which NodePorts answer.
+    pub node_address: String,
     /// What a user must know about it.
     pub warnings: Vec<String>,
     /// Whether this call started it.
@@ -93,7 +97,8 @@ pub trait Provider: Send + Sync {
     fn load_image<'a>(&'a self, image: &'a Recipe) -> BoxFuture<'a, Result<(), StepError>>;
 
     /// Whether the cluster has a feature, and in a few words how.
-    fn has_feature<'a>(&'a self, at: &'a Session, feature: Feature) -> BoxFuture<'a, Result<Option<String>, StepError>>;
+    fn has_feature<'a>(&'a self, at: &'a Session, feature: Feature)
+    -> BoxFuture<'a, Result<Option<String>, StepError>>;
 
     /// Gives the cluster a feature and waits until it works.
     fn ensure_feature<'a>(
@@ -106,9 +111,70 @@ pub trait Provider: Send + Sync {
     /// Lets go of the cluster after its last lab; what became of it. `force` also takes one that `up` did not start.
     fn release(&self, force: bool) -> BoxFuture<'_, Result<String, StepError>>;
 
-    /// Writes how a feature is had by hand.
-    fn explain_feature(&self, feature: Feature, script: &mut Script);
+    /// What the cluster's autoscalers will do next, as far as it tells.
+    fn next_moves<'a>(&'a self, at: &'a Session) -> BoxFuture<'a, Vec<NextMove>>;
 
-    /// Writes how an image is built and loaded by hand.
-    fn explain_image(&self, name: &str, dockerfile: &str, script: &mut Script);
+    /// Writes how something is had by hand.
+    fn explain(&self, what: &Explained<'_>, script: &mut Script);
+}
+
+/// Something of a provider that `explain` writes down.
+#[derive(Clone, Copy, Debug)]
+pub enum Explained<'a> {
+    /// A running cluster with a context for the lab.
+    Cluster {
+        /// The lab's context.
+        context: &'a str,
+        /// The lab's namespace.
+        namespace: &'a str,
+    },
+    /// A feature.
+    Feature(Feature),
+    /// An image, built and loaded.
+    Image {
+        /// Its name.
+        name: &'a str,
+        /// The text of its Dockerfile.
+        dockerfile: &'a str,
+    },
+    /// The end of a cluster after its last lab.
+    Release,
+}
+
+/// What a HorizontalPodAutoscaler will do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextMove {
+    /// The autoscaler's namespace.
+    pub namespace: String,
+    /// The autoscaler's name.
+    pub name: String,
+    /// When its metrics are looked at again.
+    pub next_sync: Option<Timestamp>,
+    /// Replicas of the target after the last sync.
+    pub current_replicas: i32,
+    /// Replicas that the metrics alone asked for.
+    pub recommended_replicas: Option<i32>,
+    /// What keeps the target from shrinking.
+    pub scale_down_held: Option<Held>,
+    /// What keeps the target from growing.
+    pub scale_up_limit: Option<Limit>,
+}
+
+/// Not below `replicas` before `until`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The recommendation that holds.
+    pub replicas: i32,
+    /// When it leaves the stabilization window.
+    pub until: Timestamp,
+}
+
+/// Not above `replicas` until `until`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The most replicas allowed.
+    pub replicas: i32,
+    /// When more are allowed.
+    pub until: Option<Timestamp>,
 }

@@ -24,9 +24,17 @@ struct Prepared {
 impl ApplyStep {
     fn prepare(&self, cx: &StepContext<'_>) -> Prepared {
         let images = cx.images();
-        let documents = cx.around.manifests.get(&self.path).map(Vec::as_slice).unwrap_or_default();
+        let documents = cx
+            .around
+            .manifests
+            .get(&self.path)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         Prepared {
-            documents: documents.iter().map(|document| prepare(document, &cx.around.lab.id, &images)).collect(),
+            documents: documents
+                .iter()
+                .map(|document| prepare(document, &cx.around.lab.id, &images))
+                .collect(),
             scaled: scaled_by_autoscalers(cx.around.manifests.values().flatten()),
         }
     }
@@ -91,7 +99,10 @@ impl Step for ApplyStep {
                     Found::Present { live, differences } if differences.is_empty() => *live,
                     found => {
                         if found == Found::Missing {
-                            cx.voice.making(Thing { class: ThingClass::Object, name: name.key() });
+                            cx.voice.making(Thing {
+                                class: ThingClass::Object,
+                                name: name.key(),
+                            });
                         }
                         effect = Effect::Changed;
                         applier.apply(document).await?
@@ -106,7 +117,10 @@ impl Step for ApplyStep {
                     summaries.push(self.wait(cx, &applier, &name).await?);
                 }
             }
-            Ok(Done { effect, summary: summaries.join(", ") })
+            Ok(Done {
+                effect,
+                summary: summaries.join(", "),
+            })
         })
     }
 
@@ -128,16 +142,26 @@ impl Step for ApplyStep {
                     wait::gone(applier.resources, &name, &cx.patience(&seen)).await?;
                     gone.push(format!("{} {}", name.kind, name.name));
                 }
-                cx.voice.gone(Thing { class: ThingClass::Object, name: name.key() });
+                cx.voice.gone(Thing {
+                    class: ThingClass::Object,
+                    name: name.key(),
+                });
             }
-            let summary = if gone.is_empty() { "was not there".to_owned() } else { format!("{} gone", gone.join(", ")) };
+            let summary = if gone.is_empty() {
+                "was not there".to_owned()
+            } else {
+                format!("{} gone", gone.join(", "))
+            };
             Ok(Done { effect, summary })
         })
     }
 
     fn explain(&self, cx: &Explanation<'_>, script: &mut Script) {
         let documents = cx.manifests.get(&self.path).map(Vec::as_slice).unwrap_or_default();
-        let yaml: Vec<String> = documents.iter().filter_map(|document| serde_yaml::to_string(document).ok()).collect();
+        let yaml: Vec<String> = documents
+            .iter()
+            .filter_map(|document| serde_yaml::to_string(document).ok())
+            .collect();
         let kubectl = ["kubectl", "--context", &cx.lab.context];
         if cx.down {
             let words = [&kubectl[..], &["delete", "--ignore-not-found", "--wait", "-f", "-"]].concat();
@@ -146,7 +170,10 @@ impl Step for ApplyStep {
         }
         script.run_with_input(&[&kubectl[..], &["apply", "-f", "-"]].concat(), &yaml.join("---\n"));
         for document in documents {
-            let (kind, name) = (manifest::text(document, "/kind"), manifest::text(document, "/metadata/name"));
+            let (kind, name) = (
+                manifest::text(document, "/kind"),
+                manifest::text(document, "/metadata/name"),
+            );
             let object = format!("{}/{name}", kind.to_lowercase());
             match kind {
                 "Deployment" | "StatefulSet" | "DaemonSet" => {

@@ -16,7 +16,7 @@ use crate::exec::script::Script;
 use crate::k8s::apply::{Applier, namespace_name, owner};
 use crate::k8s::{self, ObjectName, audit, wait};
 use crate::lab::LABEL;
-use crate::providers::{Cluster, Presence};
+use crate::providers::{Cluster, Explained, Presence};
 use crate::scenario::manifest;
 
 pub(super) struct ClusterStep;
@@ -42,7 +42,11 @@ impl Step for ClusterStep {
             if session.resources.get(&namespace_name(&lab.namespace)).await?.is_none() {
                 differing.push(format!("namespace `{}` missing", lab.namespace));
             }
-            Ok(if differing.is_empty() { Observation::Present(summary(cx, session)) } else { Observation::Differs(differing) })
+            Ok(if differing.is_empty() {
+                Observation::Present(summary(cx, session))
+            } else {
+                Observation::Differs(differing)
+            })
         })
     }
 
@@ -53,13 +57,19 @@ impl Step for ClusterStep {
             let cluster = match provider.find().await? {
                 Presence::Running(cluster) => *cluster,
                 Presence::Absent | Presence::Stopped => {
-                    cx.voice.making(Thing { class: ThingClass::Cluster, name: cx.around.lab.cluster.clone() });
+                    cx.voice.making(Thing {
+                        class: ThingClass::Cluster,
+                        name: cx.around.lab.cluster.clone(),
+                    });
                     effect = Effect::Changed;
                     cx.voice.seen("starting the cluster".to_owned());
                     provider.ensure(&|text| cx.voice.note(text)).await?
                 }
             };
-            cluster.warnings.iter().for_each(|warning| cx.voice.note(warning.clone()));
+            cluster
+                .warnings
+                .iter()
+                .for_each(|warning| cx.voice.note(warning.clone()));
             let session = enter(cx, cluster);
             requirements(cx, session).await?;
             if put_context(cx, session)? == Effect::Changed {
@@ -68,7 +78,10 @@ impl Step for ClusterStep {
             if ensure_namespace(cx, session).await? == Effect::Changed {
                 effect = Effect::Changed;
             }
-            Ok(Done { effect, summary: summary(cx, session) })
+            Ok(Done {
+                effect,
+                summary: summary(cx, session),
+            })
         })
     }
 
@@ -91,18 +104,25 @@ impl Step for ClusterStep {
                 let error = StepError::new(FailureKind::Leftovers, message).last_seen(lines);
                 return Err(error.hint("`k8slab down --force` goes on all the same"));
             }
-            left.iter().for_each(|name| cx.voice.note(format!("left behind: {name}")));
+            left.iter()
+                .for_each(|name| cx.voice.note(format!("left behind: {name}")));
             if remove_context(cx)? {
                 said.push(format!("context `{}` removed", lab.context));
             }
-            cx.voice.gone(Thing { class: ThingClass::Context, name: lab.context.clone() });
+            cx.voice.gone(Thing {
+                class: ThingClass::Context,
+                name: lab.context.clone(),
+            });
             if cx.around.shared {
                 said.push("the cluster stays for other labs".to_owned());
             } else {
                 cx.voice.seen("stopping the cluster".to_owned());
                 said.push(cx.around.provider.release(cx.around.removal.delete_cluster).await?);
             }
-            cx.voice.gone(Thing { class: ThingClass::Cluster, name: lab.cluster.clone() });
+            cx.voice.gone(Thing {
+                class: ThingClass::Cluster,
+                name: lab.cluster.clone(),
+            });
             Ok(Done::changed(said.join(", ")))
         })
     }
@@ -111,12 +131,23 @@ impl Step for ClusterStep {
         let lab = cx.lab;
         let kubectl = ["kubectl", "--context", &lab.context];
         if cx.down {
-            script.run(&[&kubectl[..], &["delete", "namespace", "--ignore-not-found", &lab.namespace]].concat());
-            script.comment("and where no other lab needs it: k8slab cluster delete");
+            script.run(
+                &[
+                    &kubectl[..],
+                    &["delete", "namespace", "--ignore-not-found", &lab.namespace],
+                ]
+                .concat(),
+            );
+            cx.provider.explain(&Explained::Release, script);
             return;
         }
-        script.run(&["k8slab", "cluster", "start"]);
-        script.run(&["k8slab", "cluster", "kubeconfig", "--context", &lab.context, "--namespace", &lab.namespace, "--merge"]);
+        cx.provider.explain(
+            &Explained::Cluster {
+                context: &lab.context,
+                namespace: &lab.namespace,
+            },
+            script,
+        );
         let namespace = namespace_object(&lab.namespace, &lab.id);
         let text = serde_yaml::to_string(&namespace).unwrap_or_default();
         script.run_with_input(&[&kubectl[..], &["apply", "-f", "-"]].concat(), &text);
@@ -124,7 +155,11 @@ impl Step for ClusterStep {
 }
 
 fn objects(count: usize) -> String {
-    if count == 1 { "an object".to_owned() } else { format!("{count} objects") }
+    if count == 1 {
+        "an object".to_owned()
+    } else {
+        format!("{count} objects")
+    }
 }
 
 fn enter<'a>(cx: &'a StepContext<'_>, cluster: Cluster) -> &'a Session {
@@ -142,7 +177,10 @@ fn summary(cx: &StepContext<'_>, session: &Session) -> String {
 
 fn has_context(cx: &StepContext<'_>, session: &Session) -> Result<bool, StepError> {
     let lab = cx.around.lab;
-    cx.around.kubeconfig.has(&lab.context, &session.cluster.kubeconfig, &lab.namespace).map_err(config_error)
+    cx.around
+        .kubeconfig
+        .has(&lab.context, &session.cluster.kubeconfig, &lab.namespace)
+        .map_err(config_error)
 }
 
 fn config_error(error: crate::kubeconfig::ConfigError) -> StepError {
@@ -156,13 +194,22 @@ fn put_context(cx: &StepContext<'_>, session: &Session) -> Result<Effect, StepEr
         return Ok(Effect::Unchanged);
     }
     let lab = cx.around.lab;
-    cx.voice.making(Thing { class: ThingClass::Context, name: lab.context.clone() });
-    cx.around.kubeconfig.put(&lab.context, &session.cluster.kubeconfig, &lab.namespace).map_err(config_error)?;
+    cx.voice.making(Thing {
+        class: ThingClass::Context,
+        name: lab.context.clone(),
+    });
+    cx.around
+        .kubeconfig
+        .put(&lab.context, &session.cluster.kubeconfig, &lab.namespace)
+        .map_err(config_error)?;
     Ok(Effect::Changed)
 }
 
 fn remove_context(cx: &StepContext<'_>) -> Result<bool, StepError> {
-    cx.around.kubeconfig.remove(&cx.around.lab.context).map_err(config_error)
+    cx.around
+        .kubeconfig
+        .remove(&cx.around.lab.context)
+        .map_err(config_error)
 }
 
 fn namespace_object(namespace: &str, lab: &str) -> Value {
@@ -179,7 +226,10 @@ async fn ensure_namespace(cx: &StepContext<'_>, session: &Session) -> Result<Eff
     let terminating = |live: &Value| manifest::text(live, "/status/phase") == "Terminating";
     let mut live = session.resources.get(&name).await?;
     if live.as_ref().is_some_and(terminating) {
-        let seen = |text| cx.voice.seen(format!("namespace `{}` is still going away: {text}", lab.namespace));
+        let seen = |text| {
+            cx.voice
+                .seen(format!("namespace `{}` is still going away: {text}", lab.namespace))
+        };
         wait::gone(&session.resources, &name, &cx.patience(&seen)).await?;
         live = None;
     }
@@ -188,13 +238,24 @@ async fn ensure_namespace(cx: &StepContext<'_>, session: &Session) -> Result<Eff
         Some(None) => return Ok(Effect::Unchanged),
         Some(Some(id)) if id == lab.id => return Ok(Effect::Unchanged),
         Some(Some(id)) => {
-            let error = k8s::Error::Foreign { object: name, owner: Some(id.to_owned()) };
+            let error = k8s::Error::Foreign {
+                object: name,
+                owner: Some(id.to_owned()),
+            };
             return Err(error.into());
         }
         None => {}
     }
-    cx.voice.making(Thing { class: ThingClass::Namespace, name: lab.namespace.clone() });
-    let applier = Applier { resources: &session.resources, lab: &lab.id, namespace: &lab.namespace, scaled: &[] };
+    cx.voice.making(Thing {
+        class: ThingClass::Namespace,
+        name: lab.namespace.clone(),
+    });
+    let applier = Applier {
+        resources: &session.resources,
+        lab: &lab.id,
+        namespace: &lab.namespace,
+        scaled: &[],
+    };
     let mut wanted = namespace_object(&lab.namespace, &lab.id);
     if lab.folder.is_some()
         && let Some(labels) = wanted.pointer_mut("/metadata/labels").and_then(Value::as_object_mut)
@@ -210,7 +271,12 @@ async fn ensure_namespace(cx: &StepContext<'_>, session: &Session) -> Result<Eff
 async fn remove_namespace(cx: &StepContext<'_>, session: &Session) -> Result<bool, StepError> {
     let lab = cx.around.lab;
     let name = namespace_name(&lab.namespace);
-    let applier = Applier { resources: &session.resources, lab: &lab.id, namespace: &lab.namespace, scaled: &[] };
+    let applier = Applier {
+        resources: &session.resources,
+        lab: &lab.id,
+        namespace: &lab.namespace,
+        scaled: &[],
+    };
     let deleted = applier.delete(&name).await?;
     if deleted {
         let seen = |text| cx.voice.seen(format!("namespace `{}`: {text}", lab.namespace));
@@ -219,7 +285,10 @@ async fn remove_namespace(cx: &StepContext<'_>, session: &Session) -> Result<boo
             gone => gone?,
         }
     }
-    cx.voice.gone(Thing { class: ThingClass::Namespace, name: lab.namespace.clone() });
+    cx.voice.gone(Thing {
+        class: ThingClass::Namespace,
+        name: lab.namespace.clone(),
+    });
     Ok(deleted)
 }
 
@@ -252,12 +321,25 @@ async fn requirements(cx: &StepContext<'_>, session: &Session) -> Result<(), Ste
         return refuse(format!("{count} node(s), the cluster has {}", nodes.len()));
     }
     for (resource, wanted) in [("cpu", &requires.cpu), ("memory", &requires.memory)] {
-        let Some(wanted) = wanted.as_deref().and_then(|text| text.parse::<Quantity>().ok()) else { continue };
-        let allocatable = nodes.iter().filter_map(|node| node.status.as_ref()?.allocatable.as_ref()?.get(resource));
-        let sum: Quantity = allocatable.filter_map(|quantity| quantity.0.parse::<Quantity>().ok()).sum();
+        let Some(wanted) = wanted.as_deref().and_then(|text| text.parse::<Quantity>().ok()) else {
+            continue;
+        };
+        let allocatable = nodes
+            .iter()
+            .filter_map(|node| node.status.as_ref()?.allocatable.as_ref()?.get(resource));
+        let sum: Quantity = allocatable
+            .filter_map(|quantity| quantity.0.parse::<Quantity>().ok())
+            .sum();
         if sum < wanted {
-            let format = if resource == "cpu" { Format::DecimalSi } else { Format::BinarySi };
-            return refuse(format!("{resource} {wanted}, the nodes offer {}", sum.with_format(format)));
+            let format = if resource == "cpu" {
+                Format::DecimalSi
+            } else {
+                Format::BinarySi
+            };
+            return refuse(format!(
+                "{resource} {wanted}, the nodes offer {}",
+                sum.with_format(format)
+            ));
         }
     }
     Ok(())
@@ -272,7 +354,11 @@ async fn nodes(cx: &StepContext<'_>, session: &Session) -> Result<Vec<Node>, Ste
         return Ok(found);
     }
     cx.voice.seen("the node is not registered yet".to_owned());
-    let mut seen = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
+    let mut seen = std::pin::pin!(
+        watcher(api, watcher::Config::default())
+            .default_backoff()
+            .applied_objects()
+    );
     loop {
         tokio::select! {
             biased;
@@ -280,7 +366,11 @@ async fn nodes(cx: &StepContext<'_>, session: &Session) -> Result<Vec<Node>, Ste
             () = tokio::time::sleep_until(cx.until) => {
                 return Err(StepError::new(FailureKind::NotReady, "waiting for a node to register: gave up"));
             }
-            Some(Ok(node)) = seen.next() => return Ok(vec![node]),
+            Some(node) = seen.next() => match node {
+                Ok(node) => return Ok(vec![node]),
+                // The watch is taken up again by itself.
+                Err(error) => cx.voice.seen(format!("watching the nodes: {error}")),
+            },
         }
     }
 }

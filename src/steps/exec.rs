@@ -13,7 +13,10 @@ pub(super) struct ExecStep {
 
 impl ExecStep {
     fn thing(&self) -> Thing {
-        Thing { class: ThingClass::Command, name: CommandLine::new(&self.run).to_string() }
+        Thing {
+            class: ThingClass::Command,
+            name: CommandLine::new(&self.run).to_string(),
+        }
     }
 
     async fn command(words: &[String], cx: &StepContext<'_>) -> Result<Done, StepError> {
@@ -32,7 +35,11 @@ impl ExecStep {
         match output {
             Ok(output) => {
                 let last = output.stdout.lines().last().unwrap_or_default();
-                Ok(Done::changed(if last.is_empty() { line.to_string() } else { last.to_owned() }))
+                Ok(Done::changed(if last.is_empty() {
+                    line.to_string()
+                } else {
+                    last.to_owned()
+                }))
             }
             Err(error) => Err(StepError::new(super::FailureKind::Failed, error.to_string())),
         }
@@ -48,7 +55,11 @@ impl Step for ExecStep {
         let done = cx.around.made.contains(&self.thing());
         let line = CommandLine::new(&self.run);
         Box::pin(async move {
-            Ok(if done { Observation::Present(format!("`{line}` ran")) } else { Observation::Unknown(format!("runs `{line}`")) })
+            Ok(if done {
+                Observation::Present(format!("`{line}` ran"))
+            } else {
+                Observation::Unknown(format!("runs `{line}`"))
+            })
         })
     }
 

@@ -4,6 +4,7 @@ use futures::future::BoxFuture;
 
 use super::{Done, Explanation, Observation, Step, StepContext, StepError};
 use crate::exec::script::Script;
+use crate::providers::Explained;
 use crate::scenario::model::Feature;
 
 pub(super) struct FeatureStep {
@@ -30,7 +31,10 @@ impl Step for FeatureStep {
                 return Ok(Done::unchanged(summary));
             }
             let seen = |text| cx.voice.seen(text);
-            cx.around.provider.ensure_feature(session, self.feature, &cx.patience(&seen)).await
+            cx.around
+                .provider
+                .ensure_feature(session, self.feature, &cx.patience(&seen))
+                .await
         })
     }
 
@@ -41,7 +45,7 @@ impl Step for FeatureStep {
 
     fn explain(&self, cx: &Explanation<'_>, script: &mut Script) {
         if !cx.down {
-            cx.provider.explain_feature(self.feature, script);
+            cx.provider.explain(&Explained::Feature(self.feature), script);
         }
     }
 }

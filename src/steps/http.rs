@@ -23,13 +23,28 @@ impl HttpStep {
     async fn ask(&self, cx: &StepContext<'_>) -> Result<String, String> {
         let namespace = &cx.around.lab.namespace;
         let client = cx.resources().map_err(|error| error.to_string())?.client();
-        let endpoint = cx.around.scenario.endpoint(&self.endpoint).ok_or("the endpoint is not in the scenario")?;
-        let (pod, port) = forward::pod_behind(client, namespace, endpoint).await.map_err(|error| super::chain(&error))?;
-        let answer = forward::get(client, namespace, &pod, port, &self.path).await.map_err(|error| super::chain(&error))?;
+        let endpoint = cx
+            .around
+            .scenario
+            .endpoint(&self.endpoint)
+            .ok_or("the endpoint is not in the scenario")?;
+        let (pod, port) = forward::pod_behind(client, namespace, endpoint)
+            .await
+            .map_err(|error| super::chain(&error))?;
+        let answer = forward::get(client, namespace, &pod, port, &self.path)
+            .await
+            .map_err(|error| super::chain(&error))?;
         if answer.status == self.status {
             return Ok(format!("GET {} of `{}`: {}", self.path, self.endpoint, answer.status));
         }
-        let first: String = answer.body.lines().next().unwrap_or_default().chars().take(120).collect();
+        let first: String = answer
+            .body
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(120)
+            .collect();
         Err(format!("pod `{pod}` answered {} {first}", answer.status))
     }
 }
@@ -81,10 +96,15 @@ impl Step for HttpStep {
     }
 
     fn explain(&self, cx: &Explanation<'_>, script: &mut Script) {
-        let Some(endpoint) = cx.scenario.endpoint(&self.endpoint).filter(|_| !cx.down) else { return };
+        let Some(endpoint) = cx.scenario.endpoint(&self.endpoint).filter(|_| !cx.down) else {
+            return;
+        };
         let target = format!("{:?}/{}", endpoint.target, endpoint.target_name).to_lowercase();
         let port = format!("18080:{}", endpoint.port);
-        script.comment(&format!("in another terminal: kubectl --context {} port-forward {target} {port}", cx.lab.context));
+        script.comment(&format!(
+            "in another terminal: kubectl --context {} port-forward {target} {port}",
+            cx.lab.context
+        ));
         script.comment(&format!("then: curl -i http://localhost:18080{}", self.path));
     }
 }

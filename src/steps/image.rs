@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use super::{Done, Explanation, Observation, Step, StepContext, StepError, Thing, ThingClass};
 use crate::exec::script::Script;
 use crate::images::Recipe;
+use crate::providers::Explained;
 
 pub(super) struct ImageStep {
     pub(super) name: String,
@@ -15,7 +16,10 @@ impl ImageStep {
         match cx.around.recipes.get(&self.name) {
             Some(Ok(recipe)) => Ok(recipe),
             Some(Err(error)) => Err(error.clone()),
-            None => Err(StepError::new(super::FailureKind::Failed, format!("the image `{}` has no recipe", self.name))),
+            None => Err(StepError::new(
+                super::FailureKind::Failed,
+                format!("the image `{}` has no recipe", self.name),
+            )),
         }
     }
 }
@@ -40,7 +44,10 @@ impl Step for ImageStep {
             if cx.around.provider.has_image(recipe).await? {
                 return Ok(Done::unchanged(format!("{} in the node", recipe.reference())));
             }
-            cx.voice.making(Thing { class: ThingClass::Image, name: recipe.reference() });
+            cx.voice.making(Thing {
+                class: ThingClass::Image,
+                name: recipe.reference(),
+            });
             cx.around.provider.load_image(recipe).await?;
             Ok(Done::changed(format!("{} assembled, in the node", recipe.reference())))
         })
@@ -64,7 +71,14 @@ impl Step for ImageStep {
                 _ => None,
             });
             let text = dockerfile.and_then(|path| cx.scenario.dockerfiles.get(path));
-            cx.provider.explain_image(&self.name, text.map(String::as_str).unwrap_or_default(), script);
+            let dockerfile = text.map(String::as_str).unwrap_or_default();
+            cx.provider.explain(
+                &Explained::Image {
+                    name: &self.name,
+                    dockerfile,
+                },
+                script,
+            );
         }
     }
 }

@@ -21,12 +21,10 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use outcome::{
-    Action, Done, Effect, FailureKind, Intent, Observation, StepError, Thing, ThingClass, chain,
-};
+pub use outcome::{Action, Done, Effect, FailureKind, Intent, Observation, StepError, Thing, ThingClass, chain};
 
-use crate::exec::script::Script;
 use crate::exec::Host;
+use crate::exec::script::Script;
 use crate::images::Recipe;
 use crate::k8s::wait::Patience;
 use crate::k8s::{self, Resources};
@@ -72,13 +70,19 @@ pub fn build(spec: &Spec) -> Box<dyn Step> {
         StepKind::Feature(feature) => Box::new(feature::FeatureStep { feature: *feature }),
         StepKind::Image { name, .. } => Box::new(image::ImageStep { name: name.clone() }),
         StepKind::Apply { path } => Box::new(apply::ApplyStep { path: path.clone() }),
-        StepKind::Wait { target, condition } => {
-            Box::new(wait::WaitStep { target: target.clone(), condition: condition.clone() })
-        }
-        StepKind::Http { endpoint, path, status } => {
-            Box::new(http::HttpStep { endpoint: endpoint.clone(), path: path.clone(), status: *status })
-        }
-        StepKind::Exec { run, undo } => Box::new(exec::ExecStep { run: run.clone(), undo: undo.clone() }),
+        StepKind::Wait { target, condition } => Box::new(wait::WaitStep {
+            target: target.clone(),
+            condition: condition.clone(),
+        }),
+        StepKind::Http { endpoint, path, status } => Box::new(http::HttpStep {
+            endpoint: endpoint.clone(),
+            path: path.clone(),
+            status: *status,
+        }),
+        StepKind::Exec { run, undo } => Box::new(exec::ExecStep {
+            run: run.clone(),
+            undo: undo.clone(),
+        }),
     }
 }
 
@@ -146,7 +150,10 @@ pub struct Session {
 impl Session {
     /// Talks to this cluster.
     pub fn new(cluster: Cluster) -> Self {
-        Self { resources: Resources::new(cluster.client.clone()), cluster }
+        Self {
+            resources: Resources::new(cluster.client.clone()),
+            cluster,
+        }
     }
 }
 
@@ -178,13 +185,20 @@ impl StepContext<'_> {
 
     /// The limits of a wait, and the ear for what it sees.
     pub fn patience<'a>(&'a self, seen: &'a (dyn Fn(String) + Send + Sync)) -> Patience<'a> {
-        Patience { until: self.until, limit: self.limit, stop: self.stop, seen }
+        Patience {
+            until: self.until,
+            limit: self.limit,
+            stop: self.stop,
+            seen,
+        }
     }
 
     /// The references by content of every image that is known, by name.
     pub fn images(&self) -> BTreeMap<String, String> {
         let known = self.around.recipes.iter();
-        known.filter_map(|(name, recipe)| Some((name.clone(), recipe.as_ref().ok()?.reference()))).collect()
+        known
+            .filter_map(|(name, recipe)| Some((name.clone(), recipe.as_ref().ok()?.reference())))
+            .collect()
     }
 }
 
@@ -215,6 +229,11 @@ impl From<k8s::Error> for StepError {
             k8s::Error::NotReady { seen, .. } => seen,
             _ => Vec::new(),
         };
-        Self { kind, message, seen, hint }
+        Self {
+            kind,
+            message,
+            seen,
+            hint,
+        }
     }
 }

@@ -39,7 +39,9 @@ impl Step for WaitStep {
         Box::pin(async move {
             Ok(match self.look(cx).await? {
                 Some(standing) if standing.ready => Observation::Present(standing.summary),
-                Some(standing) => Observation::Unknown(format!("{}: {}", standing.summary, standing.why.unwrap_or_default())),
+                Some(standing) => {
+                    Observation::Unknown(format!("{}: {}", standing.summary, standing.why.unwrap_or_default()))
+                }
                 None => Observation::Unknown(format!("{} {} is not there yet", self.target.kind, self.target.name)),
             })
         })
@@ -85,6 +87,14 @@ impl Step for WaitStep {
         };
         let object = format!("{}/{}", self.target.kind.to_lowercase(), self.target.name);
         let condition = format!("--for=condition={condition}");
-        script.run(&["kubectl", "--context", &cx.lab.context, "wait", &condition, "--timeout=120s", &object]);
+        script.run(&[
+            "kubectl",
+            "--context",
+            &cx.lab.context,
+            "wait",
+            &condition,
+            "--timeout=120s",
+            &object,
+        ]);
     }
 }

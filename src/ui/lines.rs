@@ -29,7 +29,9 @@ impl Columns {
     /// For these steps.
     pub fn of(steps: &[StepInfo]) -> Self {
         let widest = steps.iter().map(|step| step.id.as_str().chars().count()).max();
-        Self { id: widest.unwrap_or(ID).max(ID) }
+        Self {
+            id: widest.unwrap_or(ID).max(ID),
+        }
     }
 
     /// A step in the middle of its work.
@@ -44,7 +46,12 @@ impl Columns {
             StepEnd::Failed(_) => "failed".to_owned(),
             StepEnd::Skipped { .. } | StepEnd::Stopped => return None,
         };
-        let line = format!("  {:<width$}   {summary:<SUMMARY$}   {}", step.as_str(), took(millis), width = self.id);
+        let line = format!(
+            "  {:<width$}   {summary:<SUMMARY$}   {}",
+            step.as_str(),
+            took(millis),
+            width = self.id
+        );
         Some(line)
     }
 
@@ -65,7 +72,11 @@ pub struct Lines {
 impl Lines {
     /// Prints to `out`.
     pub fn new(out: Out) -> Self {
-        Self { out, columns: Columns::default(), seen: HashMap::new() }
+        Self {
+            out,
+            columns: Columns::default(),
+            seen: HashMap::new(),
+        }
     }
 }
 
@@ -75,11 +86,10 @@ impl Listener for Lines {
         match &event.event {
             What::RunStarted { steps, .. } => self.columns = Columns::of(steps),
             What::StepNote { step, text } => self.out.say(self.columns.note(step, text)),
-            What::StepSeen { step, text } if plain => {
-                if self.seen.get(step) != Some(text) {
-                    self.out.say(self.columns.running(step, &format!("{} {text}", of_day(event.at))));
-                    self.seen.insert(step.clone(), text.clone());
-                }
+            What::StepSeen { step, text } if plain && self.seen.get(step) != Some(text) => {
+                let line = format!("{} {text}", of_day(event.at));
+                self.out.say(self.columns.running(step, &line));
+                self.seen.insert(step.clone(), text.clone());
             }
             What::StepFinished { step, end, millis } => {
                 if let Some(line) = self.columns.finished(step, end, *millis) {
@@ -100,12 +110,18 @@ mod tests {
     fn a_finished_step_leaves_a_line_in_columns() {
         let columns = Columns::default();
         let line = |id: &str, summary: &str, millis| {
-            columns.finished(&StepId::new(id), &StepEnd::Done(Done::changed(summary)), millis).unwrap()
+            columns
+                .finished(&StepId::new(id), &StepEnd::Done(Done::changed(summary)), millis)
+                .unwrap()
         };
         let lines = [
             line("metrics", "resource metrics, served by the cluster", 0),
             line("burner", "Deployment cpu-burner 1/1", 420),
-            line("cluster", "embedded, API at https://127.0.0.1:36443, context `k8slab-cpu-hpa`", 200),
+            line(
+                "cluster",
+                "embedded, API at https://127.0.0.1:36443, context `k8slab-cpu-hpa`",
+                200,
+            ),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r"
           metrics   resource metrics, served by the cluster                              0.0 s

@@ -1,8 +1,8 @@
 //! Standard output and error. A reader that has gone away is no error: what is said then is said to nobody.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -31,7 +31,11 @@ pub struct Out {
 impl Out {
     /// The process's own.
     pub fn new(format: Format, quiet: bool) -> Self {
-        Self { format, quiet, closed: Arc::default() }
+        Self {
+            format,
+            quiet,
+            closed: Arc::default(),
+        }
     }
 
     /// Whether something may move: a terminal, and a person in front of it.
@@ -52,7 +56,10 @@ impl Out {
     /// A line of what was asked for.
     pub fn line(&self, text: impl AsRef<str>) {
         let mut stdout = io::stdout().lock();
-        if writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).is_err() {
+        if writeln!(stdout, "{}", text.as_ref())
+            .and_then(|()| stdout.flush())
+            .is_err()
+        {
             self.closed.store(true, Ordering::Relaxed);
         }
     }

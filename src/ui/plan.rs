@@ -53,24 +53,47 @@ fn action(action: Action) -> &'static str {
 }
 
 fn heading(plan: &Plan) -> String {
-    format!("{} {} on {}, namespace {}", verb(plan), plan.scenario, plan.cluster, plan.namespace)
+    format!(
+        "{} {} on {}, namespace {}",
+        verb(plan),
+        plan.scenario,
+        plan.cluster,
+        plan.namespace
+    )
 }
 
 fn tree(plan: &Plan) -> String {
     let mut text = heading(plan);
     // A step stands below the last of its needs, where the eye comes from.
     let parent = |step: &PlannedStep| {
-        let needs = step.needs.iter().filter_map(|need| plan.steps.iter().position(|other| other.id == *need));
+        let needs = step
+            .needs
+            .iter()
+            .filter_map(|need| plan.steps.iter().position(|other| other.id == *need));
         needs.max()
     };
-    fn grow(plan: &Plan, parent: &dyn Fn(&PlannedStep) -> Option<usize>, below: Option<usize>, indent: &str, text: &mut String) {
-        let children: Vec<usize> = (0..plan.steps.len()).filter(|step| parent(&plan.steps[*step]) == below).collect();
+    fn grow(
+        plan: &Plan,
+        parent: &dyn Fn(&PlannedStep) -> Option<usize>,
+        below: Option<usize>,
+        indent: &str,
+        text: &mut String,
+    ) {
+        let children: Vec<usize> = (0..plan.steps.len())
+            .filter(|step| parent(&plan.steps[*step]) == below)
+            .collect();
         for (nth, step) in children.iter().enumerate() {
             let last = nth + 1 == children.len();
             let (branch, trunk) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
             let planned = &plan.steps[*step];
             let intent = &planned.intent;
-            let _ = write!(text, "\n{indent}{branch}{}: {} ({})", planned.id, action(intent.action), intent.why);
+            let _ = write!(
+                text,
+                "\n{indent}{branch}{}: {} ({})",
+                planned.id,
+                action(intent.action),
+                intent.why
+            );
             for detail in &intent.details {
                 let _ = write!(text, "\n{indent}{trunk}   {detail}");
             }
@@ -85,7 +108,13 @@ fn table(plan: &Plan) -> String {
     let mut rows = vec![row!["STEP", "KIND", "NEEDS", "ACTION", "WHY"]];
     for step in &plan.steps {
         let needs: Vec<&str> = step.needs.iter().map(|need| need.as_str()).collect();
-        rows.push(row![step.id, step.kind, needs.join(","), action(step.intent.action), step.intent.why]);
+        rows.push(row![
+            step.id,
+            step.kind,
+            needs.join(","),
+            action(step.intent.action),
+            step.intent.why
+        ]);
     }
     columns("", &rows)
 }
@@ -93,7 +122,13 @@ fn table(plan: &Plan) -> String {
 fn dot(plan: &Plan) -> String {
     let mut text = format!("digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box];\n", plan.scenario);
     for step in &plan.steps {
-        let _ = writeln!(text, "  \"{}\" [label=\"{}\\n{}\"];", step.id, step.id, action(step.intent.action));
+        let _ = writeln!(
+            text,
+            "  \"{}\" [label=\"{}\\n{}\"];",
+            step.id,
+            step.id,
+            action(step.intent.action)
+        );
         for need in &step.needs {
             let _ = writeln!(text, "  \"{need}\" -> \"{}\";", step.id);
         }
@@ -123,7 +158,11 @@ mod tests {
             id: StepId::new(id),
             kind: "apply".into(),
             needs: needs.iter().map(|need| StepId::new(need)).collect(),
-            intent: Intent { action, why: why.into(), details: details.iter().map(|line| (*line).to_owned()).collect() },
+            intent: Intent {
+                action,
+                why: why.into(),
+                details: details.iter().map(|line| (*line).to_owned()).collect(),
+            },
         };
         Plan {
             verb: Verb::Up,
@@ -134,7 +173,13 @@ mod tests {
                 step("cluster", &[], Action::Keep, "embedded", &[]),
                 step("metrics", &["cluster"], Action::Keep, "resource metrics", &[]),
                 step("image", &["cluster"], Action::Create, "missing", &[]),
-                step("burner", &["image"], Action::Change, "1 difference", &["spec.replicas: 1 → 3"]),
+                step(
+                    "burner",
+                    &["image"],
+                    Action::Change,
+                    "1 difference",
+                    &["spec.replicas: 1 → 3"],
+                ),
                 step("hpa", &["burner", "metrics"], Action::Create, "missing", &[]),
             ],
         }
@@ -142,7 +187,12 @@ mod tests {
 
     #[test]
     fn a_plan_is_drawn_in_each_form() {
-        let forms = [PlanFormat::Tree, PlanFormat::Table, PlanFormat::Dot, PlanFormat::Mermaid];
+        let forms = [
+            PlanFormat::Tree,
+            PlanFormat::Table,
+            PlanFormat::Dot,
+            PlanFormat::Mermaid,
+        ];
         insta::assert_snapshot!(forms.map(|form| draw(&plan(), form)).join("\n\n"));
     }
 }

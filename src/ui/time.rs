@@ -28,7 +28,9 @@ pub fn from_now(at: Timestamp, now: Timestamp) -> String {
 
 /// How long ago, as `kubectl get` writes ages.
 pub fn age(since: &str, now: Timestamp) -> String {
-    let Ok(since) = since.parse::<Timestamp>() else { return "?".to_owned() };
+    let Ok(since) = since.parse::<Timestamp>() else {
+        return "?".to_owned();
+    };
     apimachinery::duration::human(now.duration_since(since))
 }
 
@@ -38,8 +40,14 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        assert_eq!([took(0), took(190), took(1_940), took(99_999), took(125_000)], ["0.0 s", "0.1 s", "1.9 s", "99.9 s", "2m05s"]);
+        assert_eq!(
+            [took(0), took(190), took(1_940), took(99_999), took(125_000)],
+            ["0.0 s", "0.1 s", "1.9 s", "99.9 s", "2m05s"]
+        );
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        assert_eq!([from_now(at(9), at(0)), from_now(at(0), at(5)), from_now(at(130), at(0))], ["in 9 s", "now", "in 2m10s"]);
+        assert_eq!(
+            [from_now(at(9), at(0)), from_now(at(0), at(5)), from_now(at(130), at(0))],
+            ["in 9 s", "now", "in 2m10s"]
+        );
     }
 }

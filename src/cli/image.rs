@@ -1,0 +1,38 @@
+//! `image`: the image store of the embedded cluster.
+
+use serde_json::json;
+
+use super::app::App;
+use super::error::CliError;
+use crate::exit::Code;
+use crate::providers::embedded;
+use crate::row;
+use crate::ui::Format;
+use crate::ui::table::columns;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// Show the images
+    Ls,
+}
+
+pub(super) fn run(verb: &Verb, app: &App) -> Result<Code, CliError> {
+    let Verb::Ls = verb;
+    let images = embedded::images(&app.paths)?;
+    if app.out.format == Format::Json {
+        let images: Vec<_> = images
+            .iter()
+            .map(|image| json!({"reference": image.reference, "id": image.id}))
+            .collect();
+        app.out.json(&images);
+        return Ok(Code::Fine);
+    }
+    let mut rows = vec![row!["IMAGE", "ID"]];
+    rows.extend(
+        images
+            .iter()
+            .map(|image| row![image.reference, image.id.chars().take(19).collect::<String>()]),
+    );
+    app.out.line(columns("", &rows));
+    Ok(Code::Fine)
+}
