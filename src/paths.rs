@@ -1,6 +1,6 @@
 //! Where state, caches and the kubeconfig live, and on whose behalf they are written.
 //!
-//! The one reader of `HOME`, `XDG_*`, `KUBECONFIG` and `K8SLAB_HOME`. Under `sudo` everything of the user's stays the
+//! The one reader of `HOME`, `XDG_*`, `KUBECONFIG` and `K8SLAB_*`. Under `sudo` everything of the user's stays the
 //! user's: files are opened with the invoking user's identity, so that neither ownership nor a planted link surprises.
 
 use std::ffi::OsString;
@@ -15,6 +15,8 @@ pub struct Paths {
     pub kubeconfig: PathBuf,
     /// Whose files these are.
     pub owner: Owner,
+    /// Where new labs go (`K8SLAB_CLUSTER`).
+    pub cluster: Option<String>,
 }
 
 /// On whose behalf files are written.
@@ -133,10 +135,14 @@ impl Paths {
             Some(path) => std::path::absolute(&path).unwrap_or(path),
             None => user_home().map_or_else(|_| home.join("kubeconfig"), |user| user.join(".kube/config")),
         };
+        let cluster = environment
+            .get("K8SLAB_CLUSTER")
+            .and_then(|name| name.into_string().ok());
         Ok(Self {
             home,
             kubeconfig,
             owner,
+            cluster,
         })
     }
 

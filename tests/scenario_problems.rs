@@ -1,5 +1,7 @@
 //! Broken scenario files and their whole reports; and the shipped ones, which have none.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

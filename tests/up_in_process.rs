@@ -1,5 +1,7 @@
 //! `up` and `down` of an own scenario against the API server in process, with every request counted.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -44,8 +44,8 @@ pub(super) struct Which {
     /// A YAML file with values of parameters; `--set` goes before it
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
-    /// Where to run it: `embedded`
-    #[arg(long, value_name = "CLUSTER", env = "K8SLAB_CLUSTER")]
+    /// Where to run it: `embedded`. Left out, where it runs already, or `K8SLAB_CLUSTER` says
+    #[arg(long, value_name = "CLUSTER")]
     cluster: Option<String>,
     /// The namespace, if not the scenario's name
     #[arg(long, value_name = "NAME")]
@@ -100,7 +100,7 @@ impl Which {
         let cluster = match (&self.cluster, known) {
             (Some(cluster), _) => cluster.clone(),
             (None, Some(known)) => known.lab.cluster.clone(),
-            (None, None) => "embedded".to_owned(),
+            (None, None) => app.paths.cluster.clone().unwrap_or_else(|| "embedded".to_owned()),
         };
         let provider = app.provider(&cluster, self.speed)?;
         Ok(lab::identify(scenario, namespace, &cluster, &provider.key()))

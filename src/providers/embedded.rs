@@ -1,6 +1,6 @@
 //! k8slab's own one-node cluster, as a provider: a daemon that is found or started, and an image store on disk.
 
-use std::io;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use apimachinery::pace::Pace;
@@ -83,21 +83,21 @@ pub fn images(paths: &Paths) -> Result<Vec<StoredImage>, StepError> {
         let list = store
             .list()
             .map_err(|error| store_error("reading the image store", &error))?;
-        let mut images: Vec<StoredImage> = list
-            .into_iter()
-            .flat_map(|image| {
-                image.references.into_iter().map(move |reference| StoredImage {
-                    reference,
-                    id: image.id.clone(),
-                })
+        let named = |image: image::Image| {
+            let id = image.id;
+            image.references.into_iter().map(move |name| StoredImage {
+                // As people write it: the long form is the store's own.
+                reference: name.trim_start_matches("docker.io/library/").to_owned(),
+                id: id.clone(),
             })
-            .collect();
+        };
+        let mut images: Vec<StoredImage> = list.into_iter().flat_map(named).collect();
         images.sort_by(|a, b| a.reference.cmp(&b.reference));
         Ok(images)
     })
 }
 
-fn store_error(doing: &str, error: &io::Error) -> StepError {
+fn store_error(doing: &str, error: &image::ImageError) -> StepError {
     StepError::failed(doing, error).hint("check that the disk has space and that the state folder is yours")
 }
 
@@ -344,10 +344,20 @@ impl Provider for Embedded {
                 ];
                 script.run(&merge);
             }
-            Explained::Feature(Feature::ResourceMetrics) => {
+            Explained::Feature {
+                feature: Feature::ResourceMetrics,
+                context,
+            } => {
                 script.comment("the embedded cluster serves metrics.k8s.io itself; on minikube:");
                 script.comment("minikube addons enable metrics-server");
-                script.run(&["kubectl", "get", "--raw", "/apis/metrics.k8s.io/v1beta1"]);
+                script.run(&[
+                    "kubectl",
+                    "--context",
+                    context,
+                    "get",
+                    "--raw",
+                    "/apis/metrics.k8s.io/v1beta1",
+                ]);
             }
             Explained::Image { name, dockerfile } => {
                 script.comment("the image is assembled in the cluster's image store by `k8slab up`; with Docker:");
@@ -366,7 +376,7 @@ fn has(home: &Home, wanted: &Recipe) -> Result<bool, StepError> {
     if !home.images().exists() {
         return Ok(false);
     }
-    let store = image::Store::open(&home.images()).map_err(|error| store_error("opening the image store", &error))?;
+    let store = image::Store::open(home.images()).map_err(|error| store_error("opening the image store", &error))?;
     let resolve = |reference: &str| {
         store
             .resolve(reference)
@@ -378,7 +388,7 @@ fn has(home: &Home, wanted: &Recipe) -> Result<bool, StepError> {
 }
 
 fn add(home: &Home, wanted: &Recipe) -> Result<(), StepError> {
-    let store = image::Store::open(&home.images()).map_err(|error| store_error("opening the image store", &error))?;
+    let store = image::Store::open(home.images()).map_err(|error| store_error("opening the image store", &error))?;
     let config = image::ImageConfig {
         entrypoint: wanted.config.entrypoint.clone(),
         cmd: wanted.config.cmd.clone(),
@@ -390,21 +400,30 @@ fn add(home: &Home, wanted: &Recipe) -> Result<(), StepError> {
             .collect(),
         working_dir: wanted.config.workdir.clone(),
         user: wanted.config.user.clone(),
-        exposed_ports: wanted.config.exposed.clone(),
+        exposed_ports: ports(&wanted.config.exposed),
         labels: wanted.config.labels.clone(),
+        ..image::ImageConfig::default()
     };
-    let files: Vec<image::File> = wanted
+    let files: Vec<image::ImageFile> = wanted
         .files
         .iter()
-        .map(|file| image::File {
+        .map(|file| image::ImageFile {
             source: file.source.clone(),
             path: file.target.clone().into(),
             mode: file.mode,
         })
         .collect();
     let references = [wanted.reference(), wanted.lab_reference()];
-    let added = store.add(&config, &files, &references);
+    let added = store.add(&config, &files, &references.each_ref().map(String::as_str));
     added
         .map(drop)
         .map_err(|error| store_error(&format!("assembling the image `{}`", wanted.reference()), &error))
+}
+
+/// OCI's way of writing a set.
+fn ports(exposed: &[String]) -> BTreeMap<String, serde_json::Value> {
+    exposed
+        .iter()
+        .map(|port| (port.clone(), serde_json::json!({})))
+        .collect()
 }

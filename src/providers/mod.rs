@@ -1,5 +1,6 @@
 //! Where clusters come from, behind one narrow trait.
 
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 pub mod embedded;
 
 use std::fmt;
@@ -129,7 +130,12 @@ pub enum Explained<'a> {
         namespace: &'a str,
     },
     /// A feature.
-    Feature(Feature),
+    Feature {
+        /// Which.
+        feature: Feature,
+        /// The lab's context.
+        context: &'a str,
+    },
     /// An image, built and loaded.
     Image {
         /// Its name.

@@ -45,7 +45,11 @@ impl Step for FeatureStep {
 
     fn explain(&self, cx: &Explanation<'_>, script: &mut Script) {
         if !cx.down {
-            cx.provider.explain(&Explained::Feature(self.feature), script);
+            let what = Explained::Feature {
+                feature: self.feature,
+                context: &cx.lab.context,
+            };
+            cx.provider.explain(&what, script);
         }
     }
 }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use self::format::{Contents, FormatError, Tail};
 use super::event::{Event, Listener, What};
+use super::outcome::{RunEnd, StepEnd};
 use crate::paths::Owner;
+use crate::steps::{Done, Effect};
 
 /// Why a journal could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -158,12 +160,16 @@ impl Journal {
     }
 }
 
-/// Whether an event must survive a power cut before the run goes on.
+/// Whether an event must survive a power cut before the run goes on: whatever announces or ends a change. The rest is
+/// written too, and reaches the disk with the next of these.
 fn durable(what: &What) -> bool {
-    matches!(
-        what,
-        What::Making { .. } | What::StepFinished { .. } | What::RunStarted { .. } | What::RunFinished { .. }
-    )
+    let unchanged = |done: &Done| done.effect == Effect::Unchanged;
+    match what {
+        What::Making { .. } | What::Gone { .. } => true,
+        What::StepFinished { end, .. } => !matches!(end, StepEnd::Done(done) if unchanged(done)),
+        What::RunFinished { end, .. } => *end != RunEnd::Done(Effect::Unchanged),
+        _ => false,
+    }
 }
 
 impl Listener for Journal {
