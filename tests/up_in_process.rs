@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use apimachinery::clock::ManualClock;
+use apiserver::auth::Identity;
 use futures::future::BoxFuture;
 use k8slab::engine::event::{Event, Listener, Stream, What};
 use k8slab::engine::outcome::{RunEnd, StepEnd};
@@ -64,7 +65,7 @@ impl InProcess {
         let requests = self.requests.clone();
         let service = self
             .server
-            .service()
+            .service(Identity::new("test", ["system:masters"]))
             .map_request(move |request: http::Request<kube::client::Body>| {
                 requests
                     .0
