@@ -46,7 +46,9 @@ fn prepare(args: &[OsString]) -> Result<Prepared, Refusal> {
     dir.create()
         .map_err(|e| format!("creating `{}`: {e}", dir.path().display()))?;
     nix::unistd::setsid().ok();
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    // Pods see some of our files (`/etc/hosts`, volumes): what is secret has its mode set where it is written, and the
+    // cluster's folder is its owner's alone.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     raise_fd_limit();
     let lock = take_lock(&dir)?;
     take_privileges(&dir)?;
