@@ -33,7 +33,9 @@ impl Home {
             println!("skipped: {why}");
             return None;
         }
-        Some(Self { folder: tempfile::tempdir().unwrap() })
+        Some(Self {
+            folder: tempfile::tempdir().unwrap(),
+        })
     }
 
     fn path(&self) -> &Path {
@@ -46,7 +48,10 @@ impl Home {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_k8slab"));
-        command.args(args).env("HOME", self.path()).env("K8SLAB_HOME", self.state());
+        command
+            .args(args)
+            .env("HOME", self.path())
+            .env("K8SLAB_HOME", self.state());
         for variable in ["KUBECONFIG", "SUDO_UID", "SUDO_GID", "K8SLAB_CLUSTER", "XDG_STATE_HOME"] {
             command.env_remove(variable);
         }
@@ -91,7 +96,11 @@ impl Home {
     }
 
     fn spawn(&self, args: &[&str]) -> Child {
-        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        self.command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 }
 
@@ -118,34 +127,64 @@ fn left_below(folder: &Path) -> Vec<PathBuf> {
 fn a_lab_comes_up_works_and_goes_without_a_trace() {
     let Some(home) = Home::new() else { return };
     let first = home.run(0, &["up", "cpu-hpa"]);
-    for line in ["  cluster   embedded, API at https://127.0.0.1:", "  metrics   resource metrics", "  image     cpu-burner:c-"] {
+    for line in [
+        "  cluster   embedded, API at https://127.0.0.1:",
+        "  metrics   resource metrics",
+        "  image     cpu-burner:c-",
+    ] {
         assert!(first.contains(line), "{first}");
     }
     assert!(first.contains("  burner    Deployment cpu-burner 1/1"), "{first}");
-    assert!(first.contains("  hpa       HorizontalPodAutoscaler cpu-burner ") && first.contains(", 1 of 1–5"), "{first}");
-    assert!(first.contains("cpu-hpa is up in ") && first.contains("  try   k8slab load cpu-hpa burn"), "{first}");
+    assert!(
+        first.contains("  hpa       HorizontalPodAutoscaler cpu-burner ") && first.contains(", 1 of 1–5"),
+        "{first}"
+    );
+    assert!(
+        first.contains("cpu-hpa is up in ") && first.contains("  try   k8slab load cpu-hpa burn"),
+        "{first}"
+    );
 
     let again = home.run(0, &["up", "cpu-hpa"]);
     assert!(again.contains("cpu-hpa is up, nothing had to be done"), "{again}");
     let plan = home.json(&["plan", "cpu-hpa"]);
-    let actions: Vec<&str> = plan["steps"].as_array().unwrap().iter().map(|step| step["intent"]["action"].as_str().unwrap()).collect();
+    let actions: Vec<&str> = plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["intent"]["action"].as_str().unwrap())
+        .collect();
     assert_eq!(actions, ["keep"; 5], "{plan}");
     let plan = home.json(&["plan", "cpu-hpa", "--set", "max=7"]);
-    assert_eq!(plan["steps"][4]["intent"]["details"][0], "HorizontalPodAutoscaler/cpu-burner spec.maxReplicas: 5 → 7");
+    assert_eq!(
+        plan["steps"][4]["intent"]["details"][0],
+        "HorizontalPodAutoscaler/cpu-burner spec.maxReplicas: 5 → 7"
+    );
 
     let status = home.json(&["status", "cpu-hpa"]);
     assert_eq!(status[0]["firstBrokenLink"], Value::Null, "{status}");
     assert_eq!(status[0]["pods"].as_array().unwrap().len(), 1, "{status}");
     let why = home.run(0, &["status", "cpu-hpa", "--why"]);
     assert_eq!(why, "cpu-hpa: every link holds\n");
-    assert!(home.run(0, &["load", "cpu-hpa"]).contains("burn   push the CPU of every pod"));
+    assert!(
+        home.run(0, &["load", "cpu-hpa"])
+            .contains("burn   push the CPU of every pod")
+    );
     assert!(home.run(0, &["load", "cpu-hpa", "rest", "--once"]).contains("200 "));
-    assert!(home.run(0, &["logs", "cpu-hpa"]).contains("cpu-burner: limits are 200 millicores"));
+    assert!(
+        home.run(0, &["logs", "cpu-hpa"])
+            .contains("cpu-burner: limits are 200 millicores")
+    );
     assert_eq!(home.run(0, &["ip", "cpu-hpa"]), "127.0.0.1\n");
     assert!(home.run(0, &["list"]).contains("up"));
     assert!(home.run(0, &["image", "ls"]).contains("cpu-burner:lab"));
-    assert!(home.run(0, &["cluster", "status"]).starts_with("running: API at https://127.0.0.1:"));
-    assert!(home.fails(1, &["cluster", "delete"]).contains("labs are up on it: cpu-hpa"));
+    assert!(
+        home.run(0, &["cluster", "status"])
+            .starts_with("running: API at https://127.0.0.1:")
+    );
+    assert!(
+        home.fails(1, &["cluster", "delete"])
+            .contains("labs are up on it: cpu-hpa")
+    );
 
     let gone = home.run(0, &["down", "cpu-hpa"]);
     assert!(gone.contains("cpu-hpa is gone, in "), "{gone}");
@@ -158,13 +197,41 @@ fn a_lab_comes_up_works_and_goes_without_a_trace() {
 #[test]
 fn what_keeps_a_pod_from_running_is_said_in_kubernetes_words() {
     let Some(home) = Home::new() else { return };
-    let stderr = home.fails(4, &["up", "cpu-hpa", "--set", "request=64", "--set", "limit=64", "--timeout", "8s"]);
-    assert!(stderr.contains("step `burner`: waiting for Deployment `cpu-hpa/cpu-burner` to be ready: gave up"), "{stderr}");
+    let stderr = home.fails(
+        4,
+        &[
+            "up",
+            "cpu-hpa",
+            "--set",
+            "request=64",
+            "--set",
+            "limit=64",
+            "--timeout",
+            "8s",
+        ],
+    );
+    assert!(
+        stderr.contains("step `burner`: waiting for Deployment `cpu-hpa/cpu-burner` to be ready: gave up"),
+        "{stderr}"
+    );
     assert!(stderr.contains("Insufficient cpu"), "{stderr}");
     let why = home.run(0, &["status", "--why"]);
-    assert!(why.contains("first broken link: scheduling of Pod `cpu-burner-") && why.contains("Insufficient cpu"), "{why}");
+    assert!(
+        why.contains("first broken link: scheduling of Pod `cpu-burner-") && why.contains("Insufficient cpu"),
+        "{why}"
+    );
 
-    let stderr = home.fails(4, &["up", "cpu-hpa", "--set", "image=nowhere.invalid/nothing:1", "--timeout", "8s"]);
+    let stderr = home.fails(
+        4,
+        &[
+            "up",
+            "cpu-hpa",
+            "--set",
+            "image=nowhere.invalid/nothing:1",
+            "--timeout",
+            "8s",
+        ],
+    );
     assert!(stderr.contains("nowhere.invalid/nothing:1"), "{stderr}");
     let why = home.run(0, &["status", "--why"]);
     assert!(why.contains("first broken link: image of Pod `cpu-burner-"), "{why}");
@@ -177,14 +244,29 @@ fn what_keeps_a_pod_from_running_is_said_in_kubernetes_words() {
 #[test]
 fn an_interrupted_up_is_exit_130_and_the_next_one_goes_on() {
     let Some(home) = Home::new() else { return };
-    let mut child = home.spawn(&["up", "cpu-hpa", "--set", "request=64", "--set", "limit=64", "--output", "json"]);
+    let mut child = home.spawn(&[
+        "up",
+        "cpu-hpa",
+        "--set",
+        "request=64",
+        "--set",
+        "limit=64",
+        "--output",
+        "json",
+    ]);
     // Its own words say when it waits.
     let stdout = child.stdout.take().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
-    let waiting = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("stepSeen") && line.contains("Insufficient cpu")));
+    let waiting = lines.find(|line| {
+        line.as_ref()
+            .is_ok_and(|line| line.contains("stepSeen") && line.contains("Insufficient cpu"))
+    });
     assert!(waiting.is_some(), "it never waited for the scheduler");
     // A second one is refused meanwhile.
-    assert!(home.fails(7, &["up", "cpu-hpa"]).contains("another k8slab holds the lab"));
+    assert!(
+        home.fails(7, &["up", "cpu-hpa"])
+            .contains("another k8slab holds the lab")
+    );
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     let rest: Vec<String> = lines.map_while(Result::ok).collect();

@@ -18,23 +18,46 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 pub(crate) async fn roots(call: &Call, path: &str) -> Answer {
     let table = call.api.table();
     let core = path == "/api";
-    let groups: Vec<&Group> = table.groups().iter().filter(|group| group.name.is_empty() == core).collect();
-    let local = if core { Vec::new() } else { local::groups(&call.api).await };
+    let groups: Vec<&Group> = table
+        .groups()
+        .iter()
+        .filter(|group| group.name.is_empty() == core)
+        .collect();
+    let local = if core {
+        Vec::new()
+    } else {
+        local::groups(&call.api).await
+    };
     if call.accept.aggregated_discovery() {
         let mut items: Vec<Value> = groups.iter().map(|group| aggregated_group(&table, group)).collect();
-        items.extend(local.iter().map(|(group, resources)| local::aggregated(*group, resources)));
+        items.extend(
+            local
+                .iter()
+                .map(|(group, resources)| local::aggregated(*group, resources)),
+        );
         return Ok(aggregated(call, items));
     }
     let body = if core {
-        let versions: Vec<&str> = groups.iter().flat_map(|group| &group.versions).map(String::as_str).collect();
+        let versions: Vec<&str> = groups
+            .iter()
+            .flat_map(|group| &group.versions)
+            .map(String::as_str)
+            .collect();
         json!({
             "kind": "APIVersions",
             "versions": versions,
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host(call)}],
         })
     } else {
-        let mut list: Vec<Value> = groups.iter().map(|group| legacy_group(&group.name, &group.versions)).collect();
-        list.extend(local.iter().map(|(group, _)| legacy_group(group.name, &[group.version.to_owned()])));
+        let mut list: Vec<Value> = groups
+            .iter()
+            .map(|group| legacy_group(&group.name, &group.versions))
+            .collect();
+        list.extend(
+            local
+                .iter()
+                .map(|(group, _)| legacy_group(group.name, &[group.version.to_owned()])),
+        );
         json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list})
     };
     let mut response = respond::json(StatusCode::OK, respond::to_bytes(&body));
@@ -54,7 +77,11 @@ pub(crate) async fn handle(call: &Call, path: &str) -> Answer {
                 body["apiVersion"] = "v1".into();
                 body
             }
-            None => match local::groups(&call.api).await.into_iter().find(|(known, _)| known.name == group) {
+            None => match local::groups(&call.api)
+                .await
+                .into_iter()
+                .find(|(known, _)| known.name == group)
+            {
                 Some((found, _)) => {
                     let mut body = legacy_group(found.name, &[found.version.to_owned()]);
                     body["kind"] = "APIGroup".into();
@@ -73,7 +100,10 @@ pub(crate) async fn handle(call: &Call, path: &str) -> Answer {
 }
 
 fn host(call: &Call) -> &str {
-    call.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1")
+    call.headers
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("127.0.0.1")
 }
 
 fn aggregated(call: &Call, items: Vec<Value>) -> Response<Body> {
@@ -85,7 +115,10 @@ fn aggregated(call: &Call, items: Vec<Value>) -> Response<Body> {
     });
     let bytes = respond::to_bytes(&body);
     let etag = format!("\"{}\"", archive::hex(&Sha512::digest(&bytes)));
-    let known = call.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let known = call
+        .headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == etag.as_bytes());
     let mut response = match known {
         true => {
             let mut response = Response::new(Body::empty());
@@ -109,11 +142,18 @@ fn aggregated_group(table: &Table, group: &Group) -> Value {
         .versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = table.version(&group.name, version).map(|r| aggregated_resource(r)).collect();
+            let resources: Vec<Value> = table
+                .version(&group.name, version)
+                .map(|r| aggregated_resource(r))
+                .collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
-    let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
+    let metadata = if group.name.is_empty() {
+        json!({})
+    } else {
+        json!({"name": group.name})
+    };
     json!({"metadata": metadata, "versions": versions})
 }
 
@@ -123,8 +163,14 @@ fn aggregated_resource(resource: &Resource) -> Value {
         entry.insert(name.to_owned(), value);
     };
     put("resource", resource.plural.as_str().into());
-    put("responseKind", json!({"group": "", "version": "", "kind": resource.kind}));
-    put("scope", if resource.namespaced { "Namespaced" } else { "Cluster" }.into());
+    put(
+        "responseKind",
+        json!({"group": "", "version": "", "kind": resource.kind}),
+    );
+    put(
+        "scope",
+        if resource.namespaced { "Namespaced" } else { "Cluster" }.into(),
+    );
     put("singularResource", resource.singular.as_str().into());
     put("verbs", verbs(resource.verbs));
     if !resource.short_names.is_empty() {
@@ -134,13 +180,22 @@ fn aggregated_resource(resource: &Resource) -> Value {
         put("categories", json!(resource.categories));
     }
     if !resource.subresources.is_empty() {
-        put("subresources", resource.subresources.iter().map(aggregated_subresource).collect());
+        put(
+            "subresources",
+            resource.subresources.iter().map(aggregated_subresource).collect(),
+        );
     }
     Value::Object(entry)
 }
 
 fn aggregated_subresource(subresource: &Subresource) -> Value {
-    let Subresource { name, group, version, kind, verbs: can } = subresource;
+    let Subresource {
+        name,
+        group,
+        version,
+        kind,
+        verbs: can,
+    } = subresource;
     json!({
         "subresource": name,
         "responseKind": {"group": group, "version": version, "kind": kind},
@@ -170,7 +225,11 @@ fn legacy_resources(table: &Table, group: &str, version: &str) -> Value {
         }));
         entries.extend(own.into_iter().map(|(_, entry)| entry));
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     let mut list = Map::new();
     list.insert("kind".to_owned(), "APIResourceList".into());
     if !group.is_empty() {

@@ -89,7 +89,10 @@ async fn answer(call: Arc<Call>) -> Answer {
 }
 
 fn authorize_resource(call: &Call, path: &ResourcePath) -> Result<(), Status> {
-    let verb = verbs::verb(call, path).map_or_else(|| call.method.as_str().to_ascii_lowercase(), |verb| verb.as_str().to_owned());
+    let verb = verbs::verb(call, path).map_or_else(
+        || call.method.as_str().to_ascii_lowercase(),
+        |verb| verb.as_str().to_owned(),
+    );
     let named = verbs::name_of(call, path);
     let attributes = Attributes {
         verb: &verb,
@@ -100,10 +103,14 @@ fn authorize_resource(call: &Call, path: &ResourcePath) -> Result<(), Status> {
         name: named.as_deref(),
         path: None,
     };
-    call.api.authorizer.require(call.api.view(), &call.identity, &attributes)
+    call.api
+        .authorizer
+        .require(call.api.view(), &call.identity, &attributes)
 }
 
 fn authorize_path(call: &Call) -> Result<(), Status> {
     let verb = call.method.as_str().to_ascii_lowercase();
-    call.api.authorizer.require(call.api.view(), &call.identity, &Attributes::on_path(&verb, &call.path))
+    call.api
+        .authorizer
+        .require(call.api.view(), &call.identity, &Attributes::on_path(&verb, &call.path))
 }

@@ -22,10 +22,15 @@ const NOT_FORWARDED: [HeaderName; 4] = [AUTHORIZATION, HOST, TE, TRANSFER_ENCODI
 
 /// Sends the call's method, headers and body to `path_and_query` at `target`.
 pub(crate) async fn request(call: &Call, target: Target, path_and_query: &str) -> Answer {
-    let body = call.take_body().await.unwrap_or_else(|| Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync());
+    let body = call
+        .take_body()
+        .await
+        .unwrap_or_else(|| Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync());
     let mut request = Request::new(body);
     *request.method_mut() = call.method.clone();
-    *request.uri_mut() = path_and_query.parse().map_err(|_| Status::bad_request(format!("`{path_and_query}` is no path")))?;
+    *request.uri_mut() = path_and_query
+        .parse()
+        .map_err(|_| Status::bad_request(format!("`{path_and_query}` is no path")))?;
     *request.headers_mut() = headers(call);
     let upgrading = call.headers.contains_key(UPGRADE);
     let ours = if upgrading { call.take_upgrade() } else { None };
@@ -34,7 +39,9 @@ pub(crate) async fn request(call: &Call, target: Target, path_and_query: &str) -
         return Ok(pass(response));
     }
     let Some(ours) = ours else {
-        return Err(Status::bad_request("an upgrade was answered that this connection cannot make"));
+        return Err(Status::bad_request(
+            "an upgrade was answered that this connection cannot make",
+        ));
     };
     let theirs = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
@@ -54,13 +61,26 @@ pub(crate) async fn request(call: &Call, target: Target, path_and_query: &str) -
 }
 
 /// Opens a connection, sends one request on it.
-pub(crate) async fn send(api: &Api, target: Target, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Status> {
+pub(crate) async fn send(
+    api: &Api,
+    target: Target,
+    mut request: Request<RequestBody>,
+) -> Result<Response<Incoming>, Status> {
     let unavailable = |error: &dyn std::fmt::Display| Status::service_unavailable(format!("dialing backend: {error}"));
-    let stream = api.config.connector.connect(target).await.map_err(|error| unavailable(&error))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, RequestBody>(TokioIo::new(stream)).await.map_err(|error| unavailable(&error))?;
+    let stream = api
+        .config
+        .connector
+        .connect(target)
+        .await
+        .map_err(|error| unavailable(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, RequestBody>(TokioIo::new(stream))
+        .await
+        .map_err(|error| unavailable(&error))?;
     tokio::spawn(async move { connection.with_upgrades().await });
-    request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("k8slab"));
+    request
+        .headers_mut()
+        .entry(HOST)
+        .or_insert(HeaderValue::from_static("k8slab"));
     sender.send_request(request).await.map_err(|error| unavailable(&error))
 }
 
@@ -73,7 +93,11 @@ fn headers(call: &Call) -> HeaderMap {
     if !upgrading {
         headers.remove(CONNECTION);
     }
-    let spoofed: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
+    let spoofed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-remote-"))
+        .cloned()
+        .collect();
     for name in spoofed {
         headers.remove(name);
     }

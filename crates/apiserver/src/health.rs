@@ -61,7 +61,11 @@ pub(crate) fn metrics(call: &Call) -> Answer {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         std::mem::take(&mut text)
     };
-    let mut out = family("apiserver_storage_objects", "gauge", "Number of stored objects at the time of last check.");
+    let mut out = family(
+        "apiserver_storage_objects",
+        "gauge",
+        "Number of stored objects at the time of last check.",
+    );
     let mut counts = store.counts();
     counts.sort();
     for (resource, count) in counts {
@@ -69,5 +73,9 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     }
     out += &family("apiserver_storage_revision", "counter", "Revision of the last change.");
     let _ = writeln!(out, "apiserver_storage_revision {}", store.revision());
-    Ok(respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", out.into()))
+    Ok(respond::with_type(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        out.into(),
+    ))
 }

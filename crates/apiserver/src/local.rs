@@ -23,28 +23,44 @@ pub(crate) struct Group {
 }
 
 /// What a cluster may serve itself. Whether it does, the connector says.
-pub(crate) const GROUPS: [Group; 1] = [Group { name: "metrics.k8s.io", version: "v1beta1" }];
+pub(crate) const GROUPS: [Group; 1] = [Group {
+    name: "metrics.k8s.io",
+    version: "v1beta1",
+}];
 
 impl Group {
     fn target(self) -> Target {
-        Target::Local { group: self.name.to_owned(), version: self.version.to_owned() }
+        Target::Local {
+            group: self.name.to_owned(),
+            version: self.version.to_owned(),
+        }
     }
 }
 
 /// The local API a request is for, if it is for one.
 pub(crate) fn target(path: &ResourcePath) -> Option<Target> {
-    GROUPS.iter().find(|group| group.name == path.group && group.version == path.version).map(|group| group.target())
+    GROUPS
+        .iter()
+        .find(|group| group.name == path.group && group.version == path.version)
+        .map(|group| group.target())
 }
 
 /// Hands the request on as it is.
 pub(crate) async fn forward(call: &Call, target: Target) -> Answer {
-    let query = if call.raw_query.is_empty() { String::new() } else { format!("?{}", call.raw_query) };
+    let query = if call.raw_query.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", call.raw_query)
+    };
     forward::request(call, target, &format!("{}{query}", call.path)).await
 }
 
 /// `/debug/…`: a window into what runs beside the API server.
 pub(crate) async fn debug(call: &Call) -> Answer {
-    let target = Target::Local { group: "debug".to_owned(), version: String::new() };
+    let target = Target::Local {
+        group: "debug".to_owned(),
+        version: String::new(),
+    };
     forward(call, target).await
 }
 
@@ -61,7 +77,10 @@ pub(crate) async fn groups(api: &Api) -> Vec<(Group, Value)> {
 
 /// The list of resources of one local version, as it is.
 pub(crate) async fn discovery(call: &Call, group: &str, version: &str) -> Answer {
-    match GROUPS.iter().find(|known| known.name == group && known.version == version) {
+    match GROUPS
+        .iter()
+        .find(|known| known.name == group && known.version == version)
+    {
         Some(group) => forward(call, group.target()).await,
         None => Err(Status::path_not_found()),
     }
@@ -69,7 +88,11 @@ pub(crate) async fn discovery(call: &Call, group: &str, version: &str) -> Answer
 
 async fn resources(api: &Api, group: Group) -> Option<Value> {
     let path = format!("/apis/{}/{}", group.name, group.version);
-    let mut request = Request::new(http_body_util::Empty::<bytes::Bytes>::new().map_err(|never| match never {}).boxed_unsync());
+    let mut request = Request::new(
+        http_body_util::Empty::<bytes::Bytes>::new()
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    );
     *request.method_mut() = Method::GET;
     *request.uri_mut() = Uri::try_from(path).ok()?;
     let response = forward::send(api, group.target(), request).await.ok()?;

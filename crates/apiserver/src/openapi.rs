@@ -27,7 +27,11 @@ pub(crate) fn index(call: &Call) -> Answer {
     }
     let body = respond::to_bytes(&json!({"paths": Value::Object(paths)}));
     let etag = format!("\"{}\"", archive::hex(&Sha512::digest(&body)));
-    if call.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+    if call
+        .headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == etag.as_bytes())
+    {
         return Ok(with_etag(empty(StatusCode::NOT_MODIFIED), &etag));
     }
     Ok(with_etag(respond::json(StatusCode::OK, body), &etag))
@@ -57,17 +61,26 @@ pub(crate) async fn document(call: &Call, path: &str) -> Answer {
         }
         return Ok(response);
     }
-    if call.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+    if call
+        .headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == etag.as_bytes())
+    {
         return Ok(with_etag(empty(StatusCode::NOT_MODIFIED), &etag));
     }
     let member = member_name(group, version);
-    let document = tokio::task::spawn_blocking(move || archive::member(&member)).await.map_err(Status::internal)?;
+    let document = tokio::task::spawn_blocking(move || archive::member(&member))
+        .await
+        .map_err(Status::internal)?;
     let document = document.map_err(Status::internal)?.ok_or_else(Status::path_not_found)?;
     let mut response = with_etag(respond::json(StatusCode::OK, document.into()), &etag);
     if asked.is_some() {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-        let expires = call.api.now().saturating_add(jiff::SignedDuration::from_hours(365 * 24));
+        let expires = call
+            .api
+            .now()
+            .saturating_add(jiff::SignedDuration::from_hours(365 * 24));
         if let Some(value) = expires.ok().and_then(|at| HeaderValue::from_str(&http_date(at)).ok()) {
             headers.insert(EXPIRES, value);
         }

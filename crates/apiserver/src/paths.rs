@@ -21,10 +21,18 @@ pub(crate) async fn handle(call: &Call) -> Answer {
         "/openapi/v3" => openapi::index(call),
         "/openid/v1/jwks" => {
             let bytes = respond::to_bytes(&oidc::key_set(call.api.pki.signer()));
-            Ok(respond::with_type(StatusCode::OK, "application/jwk-set+json", bytes.into()))
+            Ok(respond::with_type(
+                StatusCode::OK,
+                "application/jwk-set+json",
+                bytes.into(),
+            ))
         }
         "/.well-known/openid-configuration" => {
-            let host = call.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("kubernetes.default.svc");
+            let host = call
+                .headers
+                .get(http::header::HOST)
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or("kubernetes.default.svc");
             let configuration = oidc::configuration(call.api.pki.signer(), &format!("https://{host}"));
             Ok(respond::json(StatusCode::OK, respond::to_bytes(&configuration)))
         }
@@ -74,11 +82,18 @@ fn index(call: &Call) -> Answer {
     .map(str::to_owned)
     .to_vec();
     for group in table.groups() {
-        let root = if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
+        let root = if group.name.is_empty() {
+            "/api".to_owned()
+        } else {
+            format!("/apis/{}", group.name)
+        };
         paths.extend(group.versions.iter().map(|version| format!("{root}/{version}")));
         paths.push(root);
     }
     paths.sort();
     paths.dedup();
-    Ok(respond::json(StatusCode::OK, respond::to_bytes(&json!({"paths": paths}))))
+    Ok(respond::json(
+        StatusCode::OK,
+        respond::to_bytes(&json!({"paths": paths})),
+    ))
 }

@@ -20,7 +20,12 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown`, then accepts no more; connections end with their requests.
-pub(crate) async fn serve(service: Service, listener: TcpListener, tls: Arc<rustls::ServerConfig>, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    service: Service,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    shutdown: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(tls);
     loop {
         let stream = tokio::select! {
@@ -52,13 +57,20 @@ async fn converse(service: Service, acceptor: TlsAcceptor, stream: TcpStream) {
         Err(_) => return debug!("TLS handshake: not finished in {HANDSHAKE_LIMIT:?}"),
     };
     let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|der| Arc::from(der.as_ref()));
+    let certificate = session
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|der| Arc::from(der.as_ref()));
     let http2 = session.alpn_protocol() == Some(b"h2");
     let service = TowerToHyperService::new(service.for_caller(Caller::Peer(certificate)));
     let io = TokioIo::new(stream);
     let served = if http2 {
         let mut server = http2::Builder::new(TokioExecutor::new());
-        server.timer(TokioTimer::new()).max_concurrent_streams(250).serve_connection(io, service).await
+        server
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(250)
+            .serve_connection(io, service)
+            .await
     } else {
         let mut server = http1::Builder::new();
         let server = server.timer(TokioTimer::new()).header_read_timeout(None);

@@ -13,13 +13,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
+use crate::auth::{Identity, Pki, PkiError};
 use crate::body::{Body, BoxError};
 use crate::config::{Config, Storage};
 use crate::dispatch::{Caller, dispatch};
-use crate::auth::{Identity, Pki, PkiError};
 use crate::resources::Table;
-use crate::{seed, serve};
 use crate::store::{BackendError, File, Store, View};
+use crate::{seed, serve};
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,9 @@ impl Server {
             None => Arc::new(Pki::in_memory(config.clock.now())?),
         };
         let api = Arc::new(Api::new(config, store, table, pki));
-        seed::plant(&api).await.map_err(|status| OpenError::Bootstrap(Box::new(status)))?;
+        seed::plant(&api)
+            .await
+            .map_err(|status| OpenError::Bootstrap(Box::new(status)))?;
         Ok(Self { api })
     }
 
@@ -84,13 +86,19 @@ impl Server {
 
     /// The server as a tower service for one identity.
     pub fn service(&self, identity: Identity) -> Service {
-        Service { api: self.api.clone(), caller: Caller::Known(identity) }
+        Service {
+            api: self.api.clone(),
+            caller: Caller::Known(identity),
+        }
     }
 
     /// Serves HTTPS on `listener` until `shutdown`, in the background. Clients are known by certificate or token.
     pub fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), PkiError> {
         let tls = Arc::new(self.api.pki.server_config()?);
-        let service = Service { api: self.api.clone(), caller: Caller::Peer(None) };
+        let service = Service {
+            api: self.api.clone(),
+            caller: Caller::Peer(None),
+        };
         tokio::spawn(serve::serve(service, listener, tls, shutdown));
         Ok(())
     }
@@ -122,7 +130,10 @@ pub struct Service {
 impl Service {
     /// The same server for somebody else.
     pub(crate) fn for_caller(&self, caller: Caller) -> Self {
-        Self { api: self.api.clone(), caller }
+        Self {
+            api: self.api.clone(),
+            caller,
+        }
     }
 }
 
@@ -142,6 +153,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let body = body.map_err(|error| -> BoxError { error.into() }).boxed_unsync();
-        dispatch(self.api.clone(), self.caller.clone(), parts, body).map(Ok).boxed()
+        dispatch(self.api.clone(), self.caller.clone(), parts, body)
+            .map(Ok)
+            .boxed()
     }
 }

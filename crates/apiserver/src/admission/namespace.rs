@@ -34,7 +34,7 @@ pub(super) fn check(request: &Request<'_>, view: &dyn View) -> Result<(), Status
         let detail = format!("unable to create new content in namespace {name} because it is being terminated");
         return Err(request.forbid(detail).with_cause(
             "NamespaceTerminating",
-            &format!("namespace {name} is being terminated"),
+            format!("namespace {name} is being terminated"),
             "metadata.namespace",
         ));
     }

@@ -8,6 +8,6 @@ mod info;
 mod query;
 
 pub(crate) use accept::{Accept, MetadataForm, Representation};
-pub(crate) use decode::{MediaType, content_type, decode_json, decode_yaml, decode_object, decode_optional};
+pub(crate) use decode::{MediaType, content_type, decode_json, decode_object, decode_optional, decode_yaml};
 pub(crate) use info::{ResourcePath, Route, route};
 pub(crate) use query::{FieldValidation, ListOptions, Query, WriteOptions, invalid_options, read_dry_run};

@@ -69,7 +69,6 @@ impl Query {
 pub(crate) struct ListOptions {
     pub(crate) label_selector: String,
     pub(crate) field_selector: String,
-    pub(crate) watch: bool,
     pub(crate) allow_watch_bookmarks: bool,
     /// Empty if not given.
     pub(crate) resource_version: String,
@@ -89,7 +88,6 @@ impl ListOptions {
         Ok(Self {
             label_selector: text("labelSelector"),
             field_selector: text("fieldSelector"),
-            watch: query.flag("watch"),
             allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
             resource_version: text("resourceVersion"),
             resource_version_match: text("resourceVersionMatch"),

@@ -41,7 +41,10 @@ impl SchemaCache {
             let loaded = tokio::task::spawn_blocking(move || load(&group, &name, &version)).await;
             loaded.unwrap_or_else(|panic| {
                 let source = io::Error::other(panic);
-                Err(SchemaError::Read { version: String::new(), source })
+                Err(SchemaError::Read {
+                    version: String::new(),
+                    source,
+                })
             })
         };
         cell.get_or_try_init(load).await.cloned()
@@ -49,11 +52,17 @@ impl SchemaCache {
 }
 
 fn load(group: &str, version: &str, api_version: &str) -> Result<Arc<Schemas>, SchemaError> {
-    let document = archive::member(&document(group, version))
-        .map_err(|source| SchemaError::Read { version: api_version.to_owned(), source })?;
-    let Some(document) = document else { return Ok(Arc::default()) };
-    let schemas = Schemas::from_openapi([document.as_slice()])
-        .map_err(|source| SchemaError::Parse { version: api_version.to_owned(), source })?;
+    let document = archive::member(&document(group, version)).map_err(|source| SchemaError::Read {
+        version: api_version.to_owned(),
+        source,
+    })?;
+    let Some(document) = document else {
+        return Ok(Arc::default());
+    };
+    let schemas = Schemas::from_openapi([document.as_slice()]).map_err(|source| SchemaError::Parse {
+        version: api_version.to_owned(),
+        source,
+    })?;
     Ok(Arc::new(schemas))
 }
 

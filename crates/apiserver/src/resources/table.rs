@@ -120,13 +120,6 @@ impl Table {
             .find_map(|version| self.find(&group.name, version, &resource.resource))
     }
 
-    /// The resource in the version in which it is stored.
-    pub(crate) fn stored(&self, resource: &GroupResource) -> Option<&Arc<Resource>> {
-        self.resources.iter().find(|known| {
-            known.conversion.is_none() && known.group == resource.group && known.plural == resource.resource
-        })
-    }
-
     /// The resource of a kind, in the version in which its group prefers it.
     pub fn of_kind(&self, kind: &GroupKind) -> Option<&Arc<Resource>> {
         self.resources

@@ -143,7 +143,8 @@ fn meta(database: &Database, path: &Path) -> Result<Option<u64>, BackendError> {
 }
 
 fn records(database: &Database, path: &Path) -> Result<Vec<Record>, BackendError> {
-    let read = || -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+    type Raw = Vec<(Vec<u8>, Vec<u8>)>;
+    let read = || -> Result<Raw, redb::Error> {
         let table = database.begin_read()?.open_table(OBJECTS)?;
         table
             .iter()?

@@ -273,11 +273,6 @@ pub(crate) fn port_number_or_name(port: Option<&Value>, path: &Path, errors: &mu
     }
 }
 
-/// A reference to an object by name in the same namespace: the name is required.
-pub(crate) fn local_reference(owner: &Value, path: &Path, errors: &mut Vec<Error>) {
-    required(owner, path, "name", "", errors);
-}
-
 /// Whether the object has the field at all (an empty object counts: it is a set pointer).
 pub(crate) fn is_set(owner: &Value, key: &str) -> bool {
     object(owner, &[]).is_some_and(|map| map.get(key).is_some_and(|value| !value.is_null()))

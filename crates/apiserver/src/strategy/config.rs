@@ -118,15 +118,11 @@ fn validate_secret(secret: &Value, errors: &mut Vec<Error>) {
                 errors.push(Error::required(&Path::new("metadata.annotations").key(key), ""));
             }
         }
-        "kubernetes.io/dockercfg" => {
-            if need(".dockercfg") {
-                docker_config(secret, ".dockercfg", errors);
-            }
+        "kubernetes.io/dockercfg" if need(".dockercfg") => {
+            docker_config(secret, ".dockercfg", errors);
         }
-        "kubernetes.io/dockerconfigjson" => {
-            if need(".dockerconfigjson") {
-                docker_config(secret, ".dockerconfigjson", errors);
-            }
+        "kubernetes.io/dockerconfigjson" if need(".dockerconfigjson") => {
+            docker_config(secret, ".dockerconfigjson", errors);
         }
         "kubernetes.io/basic-auth" if !given("username") && !given("password") => {
             need("username");

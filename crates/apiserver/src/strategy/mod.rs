@@ -345,12 +345,12 @@ impl Strategy {
 
 /// Whether anything but metadata, status and type changed. Without a status subresource status counts.
 fn body_changed(new: &Value, old: &Value, has_status: bool) -> bool {
-    let counts = |key: &str| !matches!(key, "metadata" | "kind" | "apiVersion") && !(has_status && key == "status");
+    let left_out = |key: &str| matches!(key, "metadata" | "kind" | "apiVersion") || has_status && key == "status";
     new.as_object()
         .into_iter()
         .chain(old.as_object())
         .flat_map(|map| map.keys())
-        .any(|key| counts(key) && !same(new.get(key), old.get(key)))
+        .any(|key| !left_out(key) && !same(new.get(key), old.get(key)))
 }
 
 fn metadata_changed(new: &Value, old: &Value, key: &str) -> bool {

@@ -92,7 +92,12 @@ fn prepare(call: &Call, target: &Target, mut object: Value, ownership: Ownership
     metadata::set(&mut object, "name", Some(target.name.as_str().into()));
     metadata::set(&mut object, "uid", Some(metadata::new_uid()));
     metadata::set(&mut object, "creationTimestamp", Some(time::format(now).into()));
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+    ] {
         metadata::set(&mut object, field, None);
     }
     if ownership == Ownership::Track {

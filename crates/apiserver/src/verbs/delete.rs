@@ -12,8 +12,8 @@ use super::{Target, metadata, rules};
 use crate::call::{Answer, Call};
 use crate::request::{MediaType, decode_optional, invalid_options, read_dry_run};
 use crate::respond;
-use crate::strategy;
 use crate::store::{Action, Expect, Object, Write, WriteError};
+use crate::strategy;
 
 /// How often a deletion that is bound to no revision is tried again.
 const ATTEMPTS: usize = 8;

@@ -109,7 +109,10 @@ pub(crate) fn name_of(call: &Call, path: &ResourcePath) -> Option<String> {
         return path.name.clone();
     }
     let selector = apimachinery::fields::Selector::parse(call.query.text("fieldSelector")?).ok()?;
-    let mut names = selector.requirements().iter().filter(|requirement| requirement.field == "metadata.name");
+    let mut names = selector
+        .requirements()
+        .iter()
+        .filter(|requirement| requirement.field == "metadata.name");
     names.next().map(|requirement| requirement.value.clone())
 }
 

@@ -146,7 +146,9 @@ async fn apply(writing: &Writing<'_>, config: &Value) -> Answer {
     let known = Known::load(call, &target.resource).await?;
     let mut config = config.clone();
     known.prune(writing, &mut config)?;
-    let schema = known.schema().ok_or_else(|| Status::unsupported_media_type(&PatchType::ACCEPTED[..3]))?;
+    let schema = known
+        .schema()
+        .ok_or_else(|| Status::unsupported_media_type(&PatchType::ACCEPTED[..3]))?;
     let api_version = target.resource.api_version();
     let reset = rules::reset_fields(target);
     let force = options.force.unwrap_or(false);

@@ -20,6 +20,7 @@ use crate::admission::{Operation, Request, admit};
 use crate::allocation;
 use crate::call::Call;
 use crate::resources::Resource;
+use crate::strategy::pod::update as pod;
 use crate::strategy::{Strategy, strategy};
 
 /// Who is to be written down as the owner of what changes.
@@ -51,7 +52,10 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) async fn load(call: &Call, resource: &Resource) -> Result<Self, Status> {
-        Ok(Self { schemas: call.api.schemas(resource).await?, kind: resource.gvk() })
+        Ok(Self {
+            schemas: call.api.schemas(resource).await?,
+            kind: resource.gvk(),
+        })
     }
 
     pub(super) fn schema(&self) -> Option<Schema<'_>> {
@@ -70,13 +74,19 @@ impl Known {
         let Some(schema) = self.schema() else { return Ok(()) };
         conform(object, schema).map_err(|mismatch| {
             let (kind, version) = (&self.kind.kind, &writing.target.resource.version);
-            Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {mismatch}"))
+            Status::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: {mismatch}"
+            ))
         })
     }
 }
 
 /// A new object, ready for the store. Name, uid and creation time are set already.
-pub(super) async fn ready_create(writing: &Writing<'_>, mut object: Value, ownership: Ownership) -> Result<Value, Status> {
+pub(super) async fn ready_create(
+    writing: &Writing<'_>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<Value, Status> {
     let Writing { call, target, options } = writing;
     let known = Known::load(call, &target.resource).await?;
     known.prune(writing, &mut object)?;
@@ -122,7 +132,8 @@ pub(super) async fn ready_update(
     match target.subresource.as_str() {
         "status" | "approval" => rules.ready_status_update(&mut new, &old),
         "finalize" => keep_all_but(&mut new, &old, "/spec/finalizers"),
-        "ephemeralcontainers" => keep_all_but(&mut new, &old, "/spec/ephemeralContainers"),
+        "ephemeralcontainers" => pod::ready_ephemeral_containers(&mut new, &old),
+        "resize" => pod::ready_resize(&mut new, &old),
         _ => rules.ready_update(&mut new, &old),
     }
     if is_service(&target.resource) && !is_status {
@@ -130,10 +141,15 @@ pub(super) async fn ready_update(
         allocation::allocate(&mut new, Some(&old), call.api.view(), cidr, ports)?;
     }
     let namespaced = target.resource.namespaced;
-    let errors = match target.subresource.as_str() {
+    let mut errors = match target.subresource.as_str() {
         "" | "scale" => rules.validate_replace(namespaced, &new, &old),
         _ => rules.validate_status_update(namespaced, &new, &old),
     };
+    match target.subresource.as_str() {
+        "ephemeralcontainers" => pod::validate_ephemeral_containers(&new, &old, &mut errors),
+        "resize" => pod::validate_resize(&new, &old, &mut errors),
+        _ => {}
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(&target.resource.group_kind(), &target.name, &errors));
     }
@@ -150,7 +166,11 @@ pub(super) fn check_conditional(target: &Target, body: &Value) -> Result<(), Sta
     if of(&target.resource).unconditional_update || !metadata::text(body, "resourceVersion").is_empty() {
         return Ok(());
     }
-    let error = Error::invalid(&Path::new("metadata.resourceVersion"), 0, "must be specified for an update");
+    let error = Error::invalid(
+        &Path::new("metadata.resourceVersion"),
+        0,
+        "must be specified for an update",
+    );
     Err(Status::invalid(&target.resource.group_kind(), &target.name, &[error]))
 }
 
@@ -179,7 +199,13 @@ pub(super) fn writer<'a>(
     reset_fields: &'a FieldSet,
     now: Timestamp,
 ) -> Writer<'a> {
-    Writer { manager, api_version, subresource: &writing.target.subresource, reset_fields, now }
+    Writer {
+        manager,
+        api_version,
+        subresource: &writing.target.subresource,
+        reset_fields,
+        now,
+    }
 }
 
 fn request<'a>(
@@ -209,8 +235,12 @@ pub(super) fn is_service(resource: &Resource) -> bool {
 fn keep_all_but(new: &mut Value, old: &Value, pointer: &str) {
     let wanted = new.pointer(pointer).cloned();
     *new = old.clone();
-    let Some((parent, field)) = pointer.rsplit_once('/') else { return };
-    let Some(parent) = new.pointer_mut(parent).and_then(Value::as_object_mut) else { return };
+    let Some((parent, field)) = pointer.rsplit_once('/') else {
+        return;
+    };
+    let Some(parent) = new.pointer_mut(parent).and_then(Value::as_object_mut) else {
+        return;
+    };
     match wanted {
         Some(value) => {
             parent.insert(field.to_owned(), value);

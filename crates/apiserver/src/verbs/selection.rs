@@ -133,5 +133,7 @@ fn check_field(resource: &Resource, field: &str) -> Result<(), Status> {
 }
 
 fn field_value(resource: &Resource, value: &Value, field: &str) -> Option<String> {
-    strategy::fields(&resource.gvk(), value, field).ok().map(Option::unwrap_or_default)
+    strategy::fields(&resource.gvk(), value, field)
+        .ok()
+        .map(Option::unwrap_or_default)
 }

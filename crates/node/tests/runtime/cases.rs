@@ -473,7 +473,9 @@ async fn a_cpu_limit_holds_and_is_measured(lab: Lab) {
 }
 
 async fn usage_is_measured_without_a_cgroup(lab: Lab) {
-    let Limits::NotEnforced(text) = lab.runtime.limits() else { return };
+    let Limits::NotEnforced(text) = lab.runtime.limits() else {
+        return;
+    };
     assert!(text.starts_with("CPU and memory limits are not enforced ("), "{text}");
     println!("  {text}");
     let pod = lab.pod().await;

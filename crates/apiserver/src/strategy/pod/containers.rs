@@ -23,7 +23,6 @@ pub(super) fn validate(spec: &Value, volumes: &Volumes<'_>, path: &Path, errors:
     let grace = int(spec, &["terminationGracePeriodSeconds"]);
     let pod = PodContext {
         volumes,
-        grace,
         restarts: text(spec, &["restartPolicy"]),
     };
     let place = path.child("containers");
@@ -68,7 +67,6 @@ pub(super) fn validate(spec: &Value, volumes: &Volumes<'_>, path: &Path, errors:
 /// What a container needs to know of its Pod.
 struct PodContext<'a> {
     volumes: &'a Volumes<'a>,
-    grace: Option<i64>,
     restarts: &'a str,
 }
 

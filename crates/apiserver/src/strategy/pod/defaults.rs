@@ -36,10 +36,10 @@ pub(crate) fn pod(pod: &mut Value) {
 
 /// Defaults of a PodTemplateSpec under `template` of `owner` (a workload's spec).
 pub(crate) fn template(owner: &mut Object) {
-    if let Some(template) = inner(owner, "template") {
-        if let Some(spec) = ensure(template, "spec") {
-            default_spec(spec);
-        }
+    if let Some(template) = inner(owner, "template")
+        && let Some(spec) = ensure(template, "spec")
+    {
+        default_spec(spec);
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::strategy::check::{non_negative_quantity, text_messages};
 use crate::strategy::quantities::amount;
-use crate::strategy::walk::{at, is_zero, object};
+use crate::strategy::walk::{at, object};
 
 /// Names of resources that need no domain, beyond those of containers.
 const STANDARD: [&str; 17] = [
@@ -144,11 +144,6 @@ fn within_limit(name: &str, request: &Value, resources: &Value, path: &Path, err
     };
     let detail = format!("{relation} {name} limit of {most}");
     errors.push(Error::invalid(&path.child("requests"), asked.to_string(), detail));
-}
-
-/// Whether the resource list says anything.
-pub(in crate::strategy) fn is_empty(resources: &Value, list: &str) -> bool {
-    resources.get(list).is_none_or(is_zero)
 }
 
 #[cfg(test)]

@@ -21,7 +21,11 @@ pub(super) async fn bind(call: &Call, target: &Target) -> Answer {
     let options = WriteOptions::read(&call.query, "CreateOptions")?;
     let mut binding = decode_object(MediaType::read(&call.headers)?, &call.body().await?)?.value;
     metadata::check_type(&mut binding, "Binding", "v1")?;
-    let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let node = binding
+        .pointer("/target/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if node.is_empty() {
         return Err(Status::bad_request("target.name: Required value"));
     }
@@ -55,21 +59,40 @@ fn check(target: &Target, pod: &Value, binding: &Value) -> Result<(), Status> {
     let conflict = |detail: String| Status::conflict(&target.group_resource(), &target.name, detail);
     let (given, actual) = (metadata::text(binding, "uid"), metadata::text(pod, "uid"));
     if !given.is_empty() && given != actual {
-        return Err(metadata::uid_conflict(&target.group_resource(), &target.name, given, actual));
+        return Err(metadata::uid_conflict(
+            &target.group_resource(),
+            &target.name,
+            given,
+            actual,
+        ));
     }
     if metadata::is_deleting(pod) {
-        return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", target.name)));
+        return Err(conflict(format!(
+            "pod {} is being deleted, cannot be assigned to a host",
+            target.name
+        )));
     }
-    let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+    let node = pod
+        .pointer("/spec/nodeName")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if !node.is_empty() {
-        return Err(conflict(format!("pod {} is already assigned to node {node:?}", target.name)));
+        return Err(conflict(format!(
+            "pod {} is already assigned to node {node:?}",
+            target.name
+        )));
     }
     Ok(())
 }
 
 fn copy_annotations(pod: &mut Value, binding: &Value) {
-    let Some(Value::Object(given)) = metadata::field(binding, "annotations") else { return };
-    let mut all = metadata::field(pod, "annotations").and_then(Value::as_object).cloned().unwrap_or_default();
+    let Some(Value::Object(given)) = metadata::field(binding, "annotations") else {
+        return;
+    };
+    let mut all = metadata::field(pod, "annotations")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     all.extend(given.clone());
     metadata::set(pod, "annotations", Some(Value::Object(all)));
 }
@@ -79,8 +102,12 @@ fn set_scheduled(pod: &mut Value, now: &str) {
         pod["status"] = json!({});
     }
     let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
-    match conditions.iter_mut().find(|condition| condition["type"] == "PodScheduled") {
+    let scheduled =
+        json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
+    match conditions
+        .iter_mut()
+        .find(|condition| condition["type"] == "PodScheduled")
+    {
         Some(condition) if condition["status"] == "True" => {}
         Some(condition) => *condition = scheduled,
         None => conditions.push(scheduled),

@@ -27,7 +27,11 @@ pub(super) async fn handle(call: &Call, target: &Target, path: &ResourcePath) ->
     let address = found?;
     let rest = path.rest.as_deref().unwrap_or_default();
     let slash = if rest.starts_with('/') { "" } else { "/" };
-    let query = if call.raw_query.is_empty() { String::new() } else { format!("?{}", call.raw_query) };
+    let query = if call.raw_query.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", call.raw_query)
+    };
     forward::request(call, Destination::Address(address), &format!("{slash}{rest}{query}")).await
 }
 
@@ -49,7 +53,11 @@ fn split(text: &str) -> Result<(String, Option<String>), Status> {
 
 fn pod(call: &Call, namespace: Option<&str>, name: &str, port: Option<&str>) -> Result<SocketAddr, Status> {
     let pods = GroupResource::new("", "pods");
-    let pod = call.api.view().get(&pods, namespace, name).ok_or_else(|| Status::not_found(&pods, name))?;
+    let pod = call
+        .api
+        .view()
+        .get(&pods, namespace, name)
+        .ok_or_else(|| Status::not_found(&pods, name))?;
     let ip: IpAddr = match pod.pointer("/status/podIP").and_then(Value::as_str).map(str::parse) {
         Some(Ok(ip)) => ip,
         _ => return Err(Status::bad_request("address not allowed")),
@@ -57,12 +65,19 @@ fn pod(call: &Call, namespace: Option<&str>, name: &str, port: Option<&str>) -> 
     let containers = || pod["spec"]["containers"].as_array().into_iter().flatten();
     let mut ports = containers().flat_map(|container| container["ports"].as_array().into_iter().flatten());
     let number = match port {
-        None => ports.next().and_then(|port| port["containerPort"].as_u64()).or(Some(80)),
+        None => ports
+            .next()
+            .and_then(|port| port["containerPort"].as_u64())
+            .or(Some(80)),
         Some(text) => text.parse().ok().or_else(|| {
-            ports.find(|port| port["name"] == text).and_then(|port| port["containerPort"].as_u64())
+            ports
+                .find(|port| port["name"] == text)
+                .and_then(|port| port["containerPort"].as_u64())
         }),
     };
-    let number = number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
+    let number = number
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number > 0);
     let number = number.ok_or_else(|| Status::bad_request(format!("invalid port {:?}", port.unwrap_or_default())))?;
     Ok(SocketAddr::new(ip, number))
 }
@@ -70,24 +85,51 @@ fn pod(call: &Call, namespace: Option<&str>, name: &str, port: Option<&str>) -> 
 /// A ready endpoint of the Service, by the name or number of the Service's port.
 fn service(call: &Call, namespace: Option<&str>, name: &str, port: Option<&str>) -> Result<SocketAddr, Status> {
     let services = GroupResource::new("", "services");
-    let service = call.api.view().get(&services, namespace, name).ok_or_else(|| Status::not_found(&services, name))?;
+    let service = call
+        .api
+        .view()
+        .get(&services, namespace, name)
+        .ok_or_else(|| Status::not_found(&services, name))?;
     let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
     let chosen = match port {
         None => ports.next(),
-        Some(wanted) => ports.find(|p| p["name"] == wanted || p["port"].to_string() == wanted),
+        Some(wanted) => {
+            ports.find(|p| p["name"] == wanted || p["port"].as_u64().is_some_and(|port| wanted.parse() == Ok(port)))
+        }
     };
     let unavailable = |detail: String| Status::service_unavailable(detail);
-    let chosen = chosen.ok_or_else(|| unavailable(format!("no service port {:?} found for service {name:?}", port.unwrap_or_default())))?;
+    let chosen = chosen.ok_or_else(|| {
+        unavailable(format!(
+            "no service port {:?} found for service {name:?}",
+            port.unwrap_or_default()
+        ))
+    })?;
     let port_name = chosen["name"].as_str().unwrap_or_default();
-    let slices = call.api.view().list(&GroupResource::new("discovery.k8s.io", "endpointslices"), namespace);
+    let slices = call
+        .api
+        .view()
+        .list(&GroupResource::new("discovery.k8s.io", "endpointslices"), namespace);
     for slice in &slices {
-        if slice.pointer("/metadata/labels/kubernetes.io~1service-name").and_then(Value::as_str) != Some(name) {
+        if slice
+            .pointer("/metadata/labels/kubernetes.io~1service-name")
+            .and_then(Value::as_str)
+            != Some(name)
+        {
             continue;
         }
         let mut slice_ports = slice["ports"].as_array().into_iter().flatten();
-        let number = slice_ports.find(|p| p["name"].as_str().unwrap_or_default() == port_name).and_then(|p| p["port"].as_u64());
-        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
-        let ready = |endpoint: &&Value| endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
+        let number = slice_ports
+            .find(|p| p["name"].as_str().unwrap_or_default() == port_name)
+            .and_then(|p| p["port"].as_u64());
+        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else {
+            continue;
+        };
+        let ready = |endpoint: &&Value| {
+            endpoint
+                .pointer("/conditions/ready")
+                .and_then(Value::as_bool)
+                .unwrap_or(true)
+        };
         for endpoint in slice["endpoints"].as_array().into_iter().flatten().filter(ready) {
             if let Some(Ok(ip)) = endpoint["addresses"][0].as_str().map(str::parse) {
                 return Ok(SocketAddr::new(ip, number));

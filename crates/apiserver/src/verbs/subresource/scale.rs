@@ -13,8 +13,8 @@ use crate::resources::Verb;
 use crate::respond;
 use crate::store::Object;
 use crate::verbs::patch::Patch;
-use crate::verbs::update::{Refusal, change, check_name};
 use crate::verbs::rules::Ownership;
+use crate::verbs::update::{Refusal, change, check_name};
 use crate::verbs::write::Writing;
 use crate::verbs::{Target, metadata};
 
