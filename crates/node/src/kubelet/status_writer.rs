@@ -55,8 +55,9 @@ async fn write(api: Api<Pod>, name: String, uid: String, mut statuses: watch::Re
             let patch = Patch::Strategic(patch(&uid, &status));
             match api.patch_status(&name, &PatchParams::default(), &patch).await {
                 Ok(_) => break,
-                // Deleted, or another pod has the name now.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
+                Err(kube::Error::Api(status)) if status.code == 404 => return,
+                // Another pod has the name now; otherwise a conflict passes.
+                Err(kube::Error::Api(status)) if status.code == 409 && !is_there(&api, &name, &uid).await => return,
                 Err(error) => {
                     tracing::warn!("writing the status of pod `{name}`: {error}");
                     tokio::time::sleep(pause).await;
@@ -65,6 +66,14 @@ async fn write(api: Api<Pod>, name: String, uid: String, mut statuses: watch::Re
             }
         }
         pause = FIRST_PAUSE;
+    }
+}
+
+/// Whether the name still belongs to the pod; yes when nobody can say.
+async fn is_there(api: &Api<Pod>, name: &str, uid: &str) -> bool {
+    match api.get_opt(name).await {
+        Ok(pod) => pod.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(uid)),
+        Err(_) => true,
     }
 }
 

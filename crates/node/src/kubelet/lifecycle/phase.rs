@@ -4,7 +4,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
-use super::{Role, containers, restarts};
+use super::spec::{Role, containers, restarts};
 
 /// Where a container is in its life, as far as the phase cares.
 enum Stage<'a> {

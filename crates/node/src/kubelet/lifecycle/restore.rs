@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::{
     Container as ContainerSpec, ContainerStateTerminated, ContainerStatus, Pod, PodStatus,
 };
 
+use super::container::Running;
 use super::{
-    Container, Ending, ImageInUse, Now, PodState, Running, SandboxState, Terminated, containers, ephemeral_containers,
+    Container, Ending, ImageInUse, Now, PodState, SandboxState, Terminated, containers, ephemeral_containers,
     find_container,
 };
 use crate::runtime::{AdoptedPod, AdoptedState};

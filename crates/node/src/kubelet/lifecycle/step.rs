@@ -5,9 +5,11 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 
+use super::container::{Hook, Stop, StopReason};
+use super::spec::{grace_of, restarts};
 use super::{
-    Action, Container, Ending, Hook, Now, PodState, Role, SandboxState, Signal, Stop, StopReason, VolumesState,
-    containers, ephemeral_containers, find_container, grace_of, later, restarts,
+    Action, Container, Ending, Now, PodState, Role, SandboxState, Signal, VolumesState, containers,
+    ephemeral_containers, find_container, later,
 };
 use crate::events::Severity;
 
@@ -67,8 +69,9 @@ impl PodState {
         if self.ending.is_none() {
             self.start_what_is_due(pod, now, &mut actions);
         }
-        if let Some(ending) = self.ending {
-            self.stop_everything(pod, ending, now);
+        match self.ending {
+            Some(ending) => self.stop_everything(pod, ending, now),
+            None => self.stop_what_changed(pod, now),
         }
         self.drive_stops(pod, now, &mut actions);
         if self.is_over() && self.finished != self.ending {
@@ -78,8 +81,8 @@ impl PodState {
         actions
     }
 
-    /// When to step again if nothing happens before.
-    pub(crate) fn wake_at(&self, pod: &Pod) -> Option<Timestamp> {
+    /// When to step again if nothing happens before. What is due already and was not done waits for a report.
+    pub(crate) fn wake_at(&self, pod: &Pod, now: Timestamp) -> Option<Timestamp> {
         let mut times = Vec::new();
         if self.ending.is_none() {
             times.extend(self.deadline(pod));
@@ -102,7 +105,7 @@ impl PodState {
                 _ => {}
             }
         }
-        times.into_iter().min()
+        times.into_iter().filter(|at| *at > now).min()
     }
 
     fn deadline(&self, pod: &Pod) -> Option<Timestamp> {
@@ -294,6 +297,23 @@ impl PodState {
         }
     }
 
+    /// The image is the one thing of a running container that may be changed in the spec.
+    fn stop_what_changed(&mut self, pod: &Pod, now: Timestamp) {
+        let deadline = later(now, grace_of(pod));
+        for (_, spec) in containers(pod) {
+            let Some(container) = self.containers.get_mut(&spec.name) else {
+                continue;
+            };
+            let (used, wanted) = (container.image.as_ref(), spec.image.as_ref());
+            let same = used.zip(wanted).is_none_or(|(used, wanted)| used.name == *wanted);
+            if let Some(running) = container.running_mut().filter(|_| !same) {
+                running
+                    .stop
+                    .get_or_insert_with(|| Stop::new(StopReason::Changed, deadline));
+            }
+        }
+    }
+
     /// Moves every stop on: hook, SIGTERM, SIGKILL.
     fn drive_stops(&mut self, pod: &Pod, now: Timestamp, actions: &mut Vec<Action>) {
         let stops = |container: &Container| container.running().is_some_and(|running| running.stop.is_some());
@@ -336,6 +356,7 @@ fn drive_stop(
         let message = match why {
             StopReason::Ending => format!("Stopping container {name}"),
             StopReason::Probe(kind) => format!("Container {name} failed {} probe, will be restarted", kind.word()),
+            StopReason::Changed => format!("Container {name} definition changed, will be restarted"),
             StopReason::PostStart => "FailedPostStartHook".to_owned(),
         };
         let container = Some(name.clone());

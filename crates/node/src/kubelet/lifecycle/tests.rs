@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::runtime::{AdoptedContainer, AdoptedPod, AdoptedState, ContainerConfig, SandboxConfig, Started};
+use crate::runtime::{AdoptedContainer, AdoptedPod, AdoptedState, ContainerConfig, Exit, SandboxConfig, Started};
 
 /// A pod, its state and a clock that the test moves.
 struct Life {
@@ -26,7 +26,7 @@ fn pod(spec: Value) -> Pod {
 
 fn image() -> ImageInUse {
     ImageInUse {
-        name: "i:1".into(),
+        name: "i".into(),
         id: "sha256:1".into(),
     }
 }
@@ -180,7 +180,7 @@ impl Life {
 
     fn wakes_in(&self) -> Option<i64> {
         self.state
-            .wake_at(&self.pod)
+            .wake_at(&self.pod, self.now)
             .map(|at| at.duration_since(self.now).as_secs())
     }
 }
@@ -608,6 +608,51 @@ fn a_dead_sandbox_is_replaced_and_init_containers_run_again() {
     );
     life.runs("i", 1);
     assert_eq!(life.exits("i", 1, 0), ["start a/1"]);
+}
+
+#[test]
+fn another_image_in_the_spec_replaces_the_container() {
+    let (mut life, _) = Life::prepared(one(json!({})));
+    life.runs("a", 0);
+    life.pod.spec.as_mut().unwrap().containers[0].image = Some("i:2".into());
+    assert_eq!(life.step(), ["stop a"]);
+    assert_eq!(
+        life.events,
+        ["Killing: Container a definition changed, will be restarted"]
+    );
+    assert_eq!(life.exits("a", 0, 143), ["start a/1"]);
+}
+
+#[test]
+fn what_is_due_but_blocked_does_not_wake_anybody() {
+    let (mut life, _) = Life::prepared(json!({"containers": [
+        {"name": "a", "image": "i", "lifecycle": {"postStart": {"exec": {"command": ["x"]}}}}, {"name": "b", "image": "i"}]}));
+    life.runs("a", 0);
+    let succeeded = Report::PostStart {
+        name: "a".into(),
+        attempt: 0,
+        succeeded: true,
+    };
+    life.tell(succeeded);
+    let failure = StartFailure::new("CreateContainerConfigError", "text");
+    life.tell(Report::StartFailed {
+        name: "b".into(),
+        attempt: 0,
+        failure,
+    });
+    assert_eq!(life.wakes_in(), Some(10));
+    assert_eq!(life.exits("a", 0, 1), ["start a/1"]);
+    life.runs("a", 1);
+    assert!(life.after(10).is_empty());
+    assert_eq!(life.wakes_in(), None);
+    assert_eq!(
+        life.tell(Report::PostStart {
+            name: "a".into(),
+            attempt: 1,
+            succeeded: true
+        }),
+        ["start b/0"]
+    );
 }
 
 #[test]
