@@ -9,6 +9,8 @@ pub mod filter;
 mod queue;
 pub mod requests;
 mod score;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::pin::pin;
