@@ -83,7 +83,6 @@ async fn configuration_reaches_the_container() {
     )
     .await;
     let spec = json!({
-        "automountServiceAccountToken": false,
         "volumes": [{"name": "v", "configMap": {"name": "cm"}}, {"name": "m", "emptyDir": {"medium": "Memory"}}],
         "containers": [
             {"name": "c", "image": "w:1", "args": ["look"], "envFrom": [{"configMapRef": {"name": "cm"}}],
@@ -91,6 +90,7 @@ async fn configuration_reaches_the_container() {
              "env": [{"name": "LIMIT", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
                      {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]},
             {"name": "cat", "image": "w:1", "args": ["cat", "/v/file"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+            {"name": "token", "image": "w:1", "args": ["cat", "/var/run/secrets/kubernetes.io/serviceaccount/token"]},
             {"name": "write", "image": "w:1", "args": ["write", "/m/x", "y"], "volumeMounts": [{"name": "m", "mountPath": "/m"}]},
         ],
         "restartPolicy": "Never",
@@ -110,6 +110,9 @@ async fn configuration_reaches_the_container() {
             .await
             .contains("from the map")
     );
+    // A signed token: three parts, and the header says which key.
+    let token = lab.get(false, "/containerLogs/default/looker/token").await;
+    assert!(token.contains("eyJ") && token.matches('.').count() >= 2, "{token}");
     lab.close().await;
 }
 

@@ -105,8 +105,7 @@ impl Lab {
     }
 
     pub(crate) async fn create(&self, name: &str, spec: Value) -> Pod {
-        let mut pod = json!({"metadata": {"name": name}, "spec": spec});
-        pod["spec"]["nodeName"] = json!("n");
+        let pod = json!({"metadata": {"name": name}, "spec": spec});
         self.pods()
             .create(&PostParams::default(), &serde_json::from_value(pod).unwrap())
             .await
