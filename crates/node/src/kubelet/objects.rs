@@ -101,14 +101,22 @@ impl Lease {
         }
     }
 
-    /// Resolves at the next change.
-    pub(crate) fn subscribe(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Rings at every change from now on.
+    pub(crate) fn bell(&self) -> Bell {
         let mut known = self.known.clone();
         known.mark_unchanged();
-        async move {
-            if known.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        Bell(known)
+    }
+}
+
+/// See [`Lease::bell`].
+pub(crate) struct Bell(watch::Receiver<Known>);
+
+impl Bell {
+    pub(crate) async fn ring(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nobody watches any more: there is nothing left to wait for.
+            std::future::pending::<()>().await;
         }
     }
 }

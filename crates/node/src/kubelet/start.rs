@@ -90,7 +90,8 @@ impl Start {
                     signal: None,
                     reason: "StartError".into(),
                     message: message.clone(),
-                    started_at: None,
+                    // As containerd says it of what never ran.
+                    started_at: Some(jiff::Timestamp::UNIX_EPOCH),
                     finished_at: now,
                 };
                 Err(Outcome::Failed(StartFailure {

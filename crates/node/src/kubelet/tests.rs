@@ -370,6 +370,29 @@ async fn a_pod_waits_for_its_config_map_and_starts_as_soon_as_it_is_there() {
 }
 
 #[tokio::test]
+async fn a_container_that_lacks_a_secret_starts_as_soon_as_it_is_there() {
+    let rig = Rig::new().await;
+    let spec = json!({"containers": [{"name": "c", "image": "app:1", "envFrom": [{"secretRef": {"name": "late"}}]}]});
+    rig.create("web", spec).await;
+    let pod = rig
+        .until("web", |pod| {
+            waits_for(pod).as_deref() == Some("CreateContainerConfigError")
+        })
+        .await;
+    assert_eq!(
+        container(&pod).state.unwrap().waiting.unwrap().message.as_deref(),
+        Some("secret \"late\" not found")
+    );
+    let secret = json!({"metadata": {"name": "late"}, "stringData": {"A": "b"}});
+    let secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret).unwrap();
+    Api::namespaced(rig.client.clone(), "default")
+        .create(&PostParams::default(), &secret)
+        .await
+        .unwrap();
+    rig.ready("web").await;
+}
+
+#[tokio::test]
 async fn a_daemon_that_comes_back_adopts_what_runs() {
     let mut rig = Rig::new().await;
     let pod = rig.create("web", app()).await;

@@ -34,8 +34,9 @@ pub(super) fn answer(
     let SandboxState::Ready { ip } = pod.state.sandbox else {
         return Err(Refused::not_found("the pod has no sandbox to forward to"));
     };
-    let ports = ports(query)?;
+    // First, so that a client that speaks SPDY hears of that and not of ports, which it would name later.
     let opening = Opening::accept(request, PORT_FORWARD)?;
+    let ports = ports(query)?;
     let network = kubelet.context.network.clone();
     Ok(opening.then(move |socket, protocol| async move {
         let targets = ports.into_iter().map(|port| SocketAddr::new(ip.into(), port)).collect();

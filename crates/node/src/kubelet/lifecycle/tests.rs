@@ -656,6 +656,20 @@ fn what_is_due_but_blocked_does_not_wake_anybody() {
 }
 
 #[test]
+fn a_changed_config_map_makes_what_failed_for_want_of_it_due() {
+    let (mut life, _) = Life::prepared(one(json!({})));
+    let failure = StartFailure::new("CreateContainerConfigError", "configmap \"x\" not found");
+    life.tell(Report::StartFailed {
+        name: "a".into(),
+        attempt: 0,
+        failure,
+    });
+    assert!(life.step().is_empty());
+    life.state.inputs_changed(life.now);
+    assert_eq!(life.step(), ["start a/0"]);
+}
+
+#[test]
 fn a_pod_that_never_ran_is_not_given_a_new_sandbox_for_nothing() {
     let (mut life, _) = Life::prepared(one(json!({"restartPolicy": "Never"})));
     life.runs("a", 0);

@@ -58,6 +58,7 @@ impl Worker {
 
     /// Fills the volumes, or brings them up to date.
     pub(super) fn prepare_volumes(&mut self) {
+        self.refreshing = true;
         self.watch_inputs();
         let (context, pod, leases, tokens) = (
             self.context.clone(),
@@ -88,15 +89,21 @@ impl Worker {
         });
     }
 
-    /// Tells the worker when a ConfigMap or Secret changes.
+    /// Tells the worker whenever a ConfigMap or Secret changes.
     fn watch_inputs(&mut self) {
-        self.watching.drain(..).for_each(|job| job.abort());
+        if std::mem::replace(&mut self.watches_inputs, true) {
+            return;
+        }
         for (_, _, lease) in self.leases.clone().iter() {
-            let (changed, mail) = (lease.subscribe(), self.mail.clone());
-            self.watching.push(self.jobs.spawn(async move {
-                changed.await;
-                let _ = mail.send(Message::InputsChanged);
-            }));
+            let (mut bell, mail) = (lease.bell(), self.mail.clone());
+            self.jobs.spawn(async move {
+                loop {
+                    bell.ring().await;
+                    if mail.send(Message::InputsChanged).is_err() {
+                        return;
+                    }
+                }
+            });
         }
     }
 

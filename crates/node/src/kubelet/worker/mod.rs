@@ -56,8 +56,12 @@ pub(crate) struct Worker {
     mail: mpsc::UnboundedSender<Message>,
     jobs: JoinSet<()>,
     probes: HashMap<(String, u32, ProbeKind), AbortHandle>,
-    /// The jobs that wait for objects of the pod to change; begun once the objects are needed.
-    watching: Vec<AbortHandle>,
+    /// Begun once the objects are needed.
+    watches_inputs: bool,
+    /// The volumes are being filled or brought up to date.
+    refreshing: bool,
+    /// A ConfigMap or Secret has changed while the volumes were being filled.
+    inputs_are_stale: bool,
     leases: Arc<[(Kind, String, Arc<Lease>)]>,
     tokens: Arc<tokio::sync::Mutex<Tokens>>,
 }
@@ -99,7 +103,9 @@ impl Worker {
             mail,
             jobs: JoinSet::new(),
             probes: HashMap::new(),
-            watching: Vec::new(),
+            watches_inputs: false,
+            refreshing: false,
+            inputs_are_stale: false,
             tokens: Arc::default(),
         }
     }
@@ -153,17 +159,26 @@ impl Worker {
                     Report::Started { name, attempt, .. } => Some((name.clone(), *attempt)),
                     _ => None,
                 };
+                let filled = matches!(report, Report::Volumes(_));
                 self.state.apply(&self.pod, report, now);
+                self.refreshing &= !filled;
+                if filled && std::mem::take(&mut self.inputs_are_stale) {
+                    self.inputs_changed(now);
+                }
                 if let Some((name, attempt)) = started {
                     self.container_started(&name, attempt);
                 }
             }
-            Message::InputsChanged => {
-                self.state.inputs_changed(now);
-                if self.state.volumes == VolumesState::Ready {
-                    self.prepare_volumes();
-                }
-            }
+            Message::InputsChanged => self.inputs_changed(now),
+        }
+    }
+
+    fn inputs_changed(&mut self, now: Timestamp) {
+        self.state.inputs_changed(now);
+        match self.state.volumes {
+            VolumesState::Ready if !self.refreshing => self.prepare_volumes(),
+            VolumesState::Ready | VolumesState::Preparing => self.inputs_are_stale = true,
+            VolumesState::Absent | VolumesState::Failed { .. } => {}
         }
     }
 
