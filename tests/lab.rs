@@ -4,7 +4,11 @@
 //! that is a failure.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test's helpers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test's helpers, and it says why it is skipped"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -30,7 +34,7 @@ impl Home {
         if !nix::unistd::geteuid().is_root() {
             let why = "containers with limits need root";
             assert!(std::env::var_os("K8SLAB_TEST_STRICT").is_none(), "{why}");
-            println!("skipped: {why}");
+            eprintln!("skipped: {why}");
             return None;
         }
         Some(Self {
@@ -188,7 +192,7 @@ fn a_lab_comes_up_works_and_goes_without_a_trace() {
 
     let gone = home.run(0, &["down", "cpu-hpa"]);
     assert!(gone.contains("cpu-hpa is gone, in "), "{gone}");
-    assert_eq!(left_below(home.path()), [PathBuf::new(); 0]);
+    assert_eq!(left_below(home.path()), Vec::<PathBuf>::new());
     assert_eq!(std::fs::read_dir(home.state().join("history")).unwrap().count(), 1);
     assert_eq!(home.run(0, &["down", "cpu-hpa"]), "cpu-hpa is not up\n");
     assert_eq!(home.run(0, &["cluster", "status"]), "there is no cluster\n");
@@ -273,7 +277,7 @@ fn an_interrupted_up_is_exit_130_and_the_next_one_goes_on() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
     home.run(0, &["up", "cpu-hpa"]);
     home.run(0, &["down", "cpu-hpa"]);
-    assert_eq!(left_below(home.path()), [PathBuf::new(); 0]);
+    assert_eq!(left_below(home.path()), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -289,6 +293,10 @@ fn a_killed_up_is_finished_by_the_next_and_taken_away_by_down() {
             home.run(0, &["up", "cpu-hpa"]);
         }
         home.run(0, &["down", "cpu-hpa"]);
-        assert_eq!(left_below(home.path()), [PathBuf::new(); 0], "killed after {millis} ms");
+        assert_eq!(
+            left_below(home.path()),
+            Vec::<PathBuf>::new(),
+            "killed after {millis} ms"
+        );
     }
 }
