@@ -176,7 +176,8 @@ pub async fn ensure(home: &Home, settings: &Settings, note: impl Fn(String)) -> 
         .map_err(io::Error::other)
         .flatten()
         .map_err(folder)?;
-    // Somebody else may have started it while we waited for the lock.
+    // Somebody else may have started it while we waited for the lock, or died while it started.
+    settle(&dir).await?;
     if let Some(running) = running(&dir, settings).await? {
         return Ok(running);
     }
@@ -240,6 +241,7 @@ pub async fn stop(home: &Home, name: &str) -> Result<bool, Error> {
     let Some(description) = dir.description()? else {
         return Ok(false);
     };
+    settle(&dir).await?;
     if let Some(record) = live(&dir)? {
         end(&dir, &record, control::Request::Stop).await?;
         return Ok(true);
@@ -300,6 +302,25 @@ async fn running(dir: &ClusterDir, settings: &Settings) -> Result<Option<Running
         });
     }
     describe(dir, record).map(Some)
+}
+
+/// Waits while a daemon holds its lock and has not said yet that it is ready: whoever started it may be gone.
+async fn settle(dir: &ClusterDir) -> Result<(), Error> {
+    let starting = || -> Result<bool, Error> {
+        let locked = process::is_locked(&dir.daemon_lock()).map_err(|source| Error::Folder {
+            path: dir.path().into(),
+            source,
+        })?;
+        Ok(locked && live(dir)?.is_none())
+    };
+    let end = tokio::time::Instant::now() + START_LIMIT;
+    while starting()? {
+        if tokio::time::Instant::now() > end {
+            return Err(Error::NotReady { log: dir.log() });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// The record of a daemon that holds its lock.
