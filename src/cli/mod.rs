@@ -179,17 +179,17 @@ fn dispatch(cli: Cli, out: &Out) -> Result<Code, CliError> {
 }
 
 fn log(verbose: bool) {
-    let level = if verbose {
-        tracing::Level::DEBUG
+    // Libraries report what the caller handles anyway; they are heard with `--verbose` only.
+    let filter = tracing_subscriber::EnvFilter::new(if verbose {
+        "info,k8slab=debug,kube=debug"
     } else {
-        tracing::Level::ERROR
-    };
+        "k8slab=error"
+    });
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second subscriber is one too many only in tests.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(verbose)
-        .try_init();
+    let _ = subscriber.with_target(verbose).try_init();
 }
 
 /// The whole command line as Markdown, for the reference and its test.

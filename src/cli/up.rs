@@ -18,10 +18,12 @@ use crate::lab::{self, LabRef};
 use crate::paths;
 use crate::scenario::model::{Origin, Scenario, StepKind};
 use crate::scenario::parameter::{self, Resolved};
+use crate::scenario::yaml;
 use crate::steps::{Effect, Removal};
-use crate::ui::table::columns;
 use crate::ui::time::took;
-use crate::{row, scenario::yaml};
+
+/// The width of a command to try.
+const COMMAND: usize = 32;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -150,18 +152,14 @@ fn goodbye(app: &App, lab: &Lab, effect: Effect, walked: &Walked) {
             .description
             .clone()
             .unwrap_or_else(|| format!("do `{}`", action.name));
-        tries.push(row!["try", format!("k8slab load {name} {}", action.name), what]);
+        tries.push((format!("k8slab load {name} {}", action.name), what));
     }
-    tries.push(row!["", format!("k8slab watch {name}"), "see it scale"]);
-    tries.push(row!["", kubectl_line(&lab.lab, &lab.resolved), ""]);
-    if let Some(first) = tries.first_mut() {
-        "try".clone_into(&mut first[0]);
-    }
-    // The last line has no remark: it must not widen the column of those that have.
-    let last = tries.pop();
-    app.out.say(columns("  ", &tries));
-    if let Some(last) = last {
-        app.out.say(format!("        {}", last[1]));
+    tries.push((format!("k8slab watch {name}"), "see it scale".to_owned()));
+    tries.push((kubectl_line(&lab.lab, &lab.resolved), String::new()));
+    for (index, (command, what)) in tries.iter().enumerate() {
+        let head = if index == 0 { "try" } else { "" };
+        app.out
+            .say(format!("  {head:<3}   {command:<COMMAND$}{what}").trim_end());
     }
 }
 

@@ -118,8 +118,8 @@ impl Resources {
         };
         let list = match asked {
             Ok(list) => list,
-            // Not remembered: a CRD may bring the group later.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Arc::default()),
+            // Not remembered: a CRD may bring the group later, an aggregated API may become available.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 503) => return Ok(Arc::default()),
             Err(error) => return Err(Error::of(format!("asking which kinds `{api_version}` has"), error)),
         };
         let version: GroupVersion = api_version

@@ -193,7 +193,9 @@ fn daemon_error(error: &client::Error) -> StepError {
 async fn connect(running: Running) -> Result<Cluster, StepError> {
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(running.kubeconfig.clone(), &options).await;
-    let config = config.map_err(|error| StepError::failed("reading the cluster's kubeconfig", &error))?;
+    let mut config = config.map_err(|error| StepError::failed("reading the cluster's kubeconfig", &error))?;
+    // A person waits: a refusal is an answer, and whoever wants to try again does so with a limit of its own.
+    config.default_retry = false;
     let client = Client::try_from(config).map_err(|error| StepError::failed("connecting to the cluster", &error))?;
     let speed = match running.speed.speed() {
         1 => String::new(),
