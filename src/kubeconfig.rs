@@ -110,8 +110,9 @@ impl UserConfig {
 
     fn change(&self, change: impl FnOnce(&mut Kubeconfig) -> Result<(), ConfigError>) -> Result<bool, ConfigError> {
         self.owner.act(|| {
+            let folder = self.path.parent().unwrap_or(Path::new("."));
             let present = self.read()?;
-            let mut config = present.clone().unwrap_or_else(new_config);
+            let mut config = present.clone().unwrap_or_else(|| new_config(!folder.exists()));
             change(&mut config)?;
             let unchanged = match &present {
                 Some(present) => text(present) == text(&config),
@@ -120,16 +121,21 @@ impl UserConfig {
             if unchanged {
                 return Ok(false);
             }
-            let _lock = self.lock()?;
-            // Read again under the lock: somebody may have written meanwhile.
-            // `change` is a pure function of what it is given, but can be called once only: compare instead.
+            let lock = self.lock()?;
+            // Somebody may have written since this was read; their change must not be lost.
             if self.read()?.as_ref().map(text) != present.as_ref().map(text) {
                 return Err(ConfigError::Locked {
                     path: self.path.clone(),
                     lock: self.lock_path(),
                 });
             }
-            self.write(&config)?;
+            let made_folder = marker(&config).is_some_and(|marker| marker["folder"] == true);
+            let gone = self.write(&config)?;
+            drop(lock);
+            if gone && made_folder {
+                // Others may have put something into it: then it stays.
+                let _ = std::fs::remove_dir(folder);
+            }
             Ok(true)
         })
     }
@@ -152,18 +158,20 @@ impl UserConfig {
             .map_err(|error| unreadable(error.to_string()))
     }
 
-    fn write(&self, config: &Kubeconfig) -> Result<(), ConfigError> {
+    /// Writes the file, or removes it where nothing of anybody is left in it; whether it was removed.
+    fn write(&self, config: &Kubeconfig) -> Result<bool, ConfigError> {
         let io = |source| ConfigError::Io {
             path: self.path.clone(),
             source,
         };
-        if is_empty(config) && made_by_us(config) {
+        if is_empty(config) && marker(config).is_some() {
             std::fs::remove_file(&self.path).map_err(io)?;
-            return Ok(());
+            return Ok(true);
         }
         // A link is followed by hand: replacing it would part the user's file from where the user keeps it.
         let target = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        paths::write_private(&target, &text(config)).map_err(io)
+        paths::write_private(&target, &text(config)).map_err(io)?;
+        Ok(false)
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -201,7 +209,7 @@ impl UserConfig {
 pub fn alone(context: &str, source: &Kubeconfig, namespace: &str) -> Result<String, ConfigError> {
     let mut config = Kubeconfig {
         extensions: None,
-        ..new_config()
+        ..new_config(false)
     };
     put(&mut config, context, source, namespace)?;
     Ok(text(&config))
@@ -215,24 +223,27 @@ impl Drop for LockFile {
     }
 }
 
-fn new_config() -> Kubeconfig {
+/// An empty file of ours, in a folder that was or was not there before.
+fn new_config(folder: bool) -> Kubeconfig {
+    let marker = NamedExtension {
+        name: MARKER.to_owned(),
+        extension: json!({ "folder": folder }),
+    };
     Kubeconfig {
         api_version: Some("v1".to_owned()),
         kind: Some("Config".to_owned()),
-        extensions: Some(vec![NamedExtension {
-            name: MARKER.to_owned(),
-            extension: json!(true),
-        }]),
+        extensions: Some(vec![marker]),
         ..Kubeconfig::default()
     }
 }
 
-fn made_by_us(config: &Kubeconfig) -> bool {
-    config
+fn marker(config: &Kubeconfig) -> Option<&serde_json::Value> {
+    let found = config
         .extensions
         .iter()
         .flatten()
-        .any(|extension| extension.name == MARKER)
+        .find(|extension| extension.name == MARKER);
+    found.map(|marker| &marker.extension)
 }
 
 /// Whether nothing is in it but what k8slab puts into a new file.
@@ -347,7 +358,7 @@ mod tests {
         assert!(config.remove("k8slab-a").unwrap());
         assert!(!config.remove("k8slab-a").unwrap());
         assert!(config.remove("k8slab-b").unwrap());
-        assert!(!config.path().exists());
+        assert!(!folder.path().join(".kube").exists());
         assert!(!config.remove("k8slab-b").unwrap(), "a file that is not there is fine");
     }
 

@@ -126,15 +126,36 @@ fn reason_of(ended: &Value) -> String {
         .unwrap_or_default()
 }
 
-/// The pod that is furthest from ready, among several: the earliest broken link, then the oldest name.
+/// The pod that is furthest from ready, among several: the earliest broken link, then the first name. While a rollout
+/// is under way, a pod of the newest template goes before older ones: those are on their way out.
 pub fn worst<'p>(pods: impl IntoIterator<Item = &'p Value>) -> Option<(&'p Value, Trouble)> {
-    let troubles = pods.into_iter().filter_map(|pod| Some((pod, trouble(pod)?)));
-    troubles.min_by_key(|(pod, trouble)| {
-        (
-            trouble.link,
-            pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
-        )
+    let pods: Vec<&Value> = pods.into_iter().collect();
+    let troubles = pods.iter().filter_map(|pod| Some((*pod, trouble(pod)?)));
+    troubles.min_by_key(|(pod, trouble)| (is_superseded(pod, &pods), trouble.link, text(pod, "/metadata/name")))
+}
+
+/// Whether another pod with the same labels, but for the template's hash, was created later.
+fn is_superseded(pod: &Value, pods: &[&Value]) -> bool {
+    let own = template_and_labels(pod);
+    pods.iter().any(|other| {
+        let (template, labels) = template_and_labels(other);
+        labels == own.1 && template != own.0 && text(other, CREATED) > text(pod, CREATED)
     })
+}
+
+const CREATED: &str = "/metadata/creationTimestamp";
+
+fn template_and_labels(pod: &Value) -> (Option<Value>, Option<Value>) {
+    let mut labels = pod.pointer("/metadata/labels").cloned();
+    let template = labels
+        .as_mut()
+        .and_then(Value::as_object_mut)
+        .and_then(|labels| labels.remove("pod-template-hash"));
+    (template, labels)
+}
+
+fn text<'p>(pod: &'p Value, pointer: &str) -> &'p str {
+    pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -75,6 +75,9 @@ fn workload_link(lab: &Snapshot, workload: &Value) -> Broken {
 
 fn pod_link(pod: &Value, trouble: &pods::Trouble) -> Broken {
     let hint = match trouble.link {
+        Link::Scheduling if trouble.words.contains("taint") => {
+            "the node carries a taint: `kubectl describe node` says why (not ready, disk or memory pressure)"
+        }
         Link::Scheduling => "ask for less (`--set request=…`), or free what other pods hold",
         Link::Sandbox => "look at the pod's events: a volume, a Secret or a ConfigMap may be missing",
         Link::Image => "is the image's name right, and is it on the node? `k8slab image ls` shows what is",
