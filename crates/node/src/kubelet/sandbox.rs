@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use crate::runtime::{DnsConfig, HostAlias, MemoryVolume, SandboxConfig};
+use crate::runtime::{DnsConfig, HostAlias, MemoryVolume, Resources, SandboxConfig};
+use crate::scheduler::requests::pod_requests;
 
 /// Names and addresses of the cluster's DNS.
 #[derive(Clone, Debug)]
@@ -59,6 +60,11 @@ pub(crate) fn sandbox_config(
         dns: resolv_conf(&spec, &namespace, dns),
         namespace,
         memory_volumes,
+        // The pod's share of the CPU against other pods; what its containers may use is theirs.
+        resources: Resources {
+            cpu_request_milli: Some(pod_requests(&spec).get("cpu").cast_unsigned()),
+            ..Default::default()
+        },
         ..Default::default()
     })
 }

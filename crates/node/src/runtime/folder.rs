@@ -3,6 +3,7 @@
 //! ```text
 //! pod.json                       PodRecord: what was asked for, address, cgroup; written before the shim starts
 //! shim.json                      which process the shim is
+//! attached                       empty; there once the pod has its network
 //! shim.sock  shim.log            its socket; what it had to complain about
 //! hosts  hostname  resolv.conf   bound into every container
 //! run/                           empty here; a tmpfs in the shim's mount namespace

@@ -114,7 +114,11 @@ impl LinuxRuntime {
                 Err(error) => return Err(doing(format!("reading `{}`", folder.join("pod.json").display()))(error)),
             };
             addresses.reserve(record.ip);
-            let shim = folder.shim().filter(ProcessRecord::is_alive);
+            let mut shim = folder.shim().filter(ProcessRecord::is_alive);
+            if let Some(unfinished) = shim.filter(|_| !folder.join("attached").exists()) {
+                shim::kill_process(unfinished);
+                shim = None;
+            }
             if let Some(shim) = shim
                 && node.is_none()
             {
@@ -235,7 +239,9 @@ impl LinuxRuntime {
             fs::write(folder.join("hosts"), etc::hosts(&record.config, record.ip))?;
             fs::write(folder.join("hostname"), format!("{}\n", record.config.hostname))?;
             fs::write(folder.join("resolv.conf"), etc::resolv_conf(&record.config.dns))?;
-            fs::remove_file(folder.join("shim.json")).ok();
+            for stale in ["shim.json", "attached"] {
+                fs::remove_file(folder.join(stale)).ok();
+            }
             if let Some(group) = &record.cgroup {
                 group.create_pod(&record.config.resources)?;
             }
@@ -249,7 +255,8 @@ impl LinuxRuntime {
             Ok(netns) => self.0.network.attach(&netns, record.ip).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = attached {
+        // Last: a daemon that dies before this line leaves a sandbox that is not taken for one.
+        if let Err(error) = attached.and_then(|()| fs::write(folder.join("attached"), "")) {
             shim.kill();
             shim.dead().await;
             return Err(doing(format!("connecting pod `{}`", record.config.name))(error));
@@ -390,10 +397,36 @@ impl LinuxRuntime {
         Ok(())
     }
 
-    fn found(&self) -> Vec<AdoptedPod> {
-        let mut found: Vec<AdoptedPod> = lock(&self.0.pods).values().map(|pod| adopted(pod)).collect();
+    async fn found(&self) -> Vec<AdoptedPod> {
+        let pods: Vec<Arc<Pod>> = lock(&self.0.pods).values().cloned().collect();
+        let mut found = vec![];
+        for pod in pods {
+            self.await_starts(&pod).await;
+            found.push(adopted(&pod));
+        }
         found.sort_by(|a, b| a.config.uid.cmp(&b.config.uid));
         found
+    }
+
+    /// The daemon before may have died while a container was being started: soon there is a process or a failure.
+    async fn await_starts(&self, pod: &Pod) {
+        for config in pod.folder.containers() {
+            let (name, attempt) = (config.name, config.attempt);
+            let undecided = || {
+                pod.folder.started(&name, attempt).is_none() && pod.folder.attempt_file(&name, attempt, "json").exists()
+            };
+            let probe = Request::Signal {
+                name: name.clone(),
+                attempt,
+                signal: 0,
+            };
+            for _ in 0..500 {
+                if !undecided() || !matches!(self.ask(pod, &probe).await, Ok(Reply::Done)) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 
     fn figures(&self, id: &ContainerId) -> Result<Usage, Error> {
@@ -509,7 +542,7 @@ impl Runtime for LinuxRuntime {
     }
 
     fn adopt(&self) -> BoxFuture<'_, Result<Vec<AdoptedPod>, Error>> {
-        async move { Ok(self.found()) }.boxed()
+        async move { Ok(self.found().await) }.boxed()
     }
 
     fn limits(&self) -> Limits {

@@ -133,7 +133,7 @@ pub(super) fn kill_leftovers(folder: &PodFolder, cgroup: Option<&Cgroup>) {
 
 /// Kills a process if it is still the same.
 #[expect(unsafe_code, reason = "pidfd_send_signal has no wrapper")]
-fn kill_process(process: ProcessRecord) {
+pub(super) fn kill_process(process: ProcessRecord) {
     let Ok(pidfd) = pidfd_open(process.pid) else { return };
     // Looked at after opening: the descriptor cannot change its process any more.
     if process.is_alive() {
