@@ -24,18 +24,15 @@ pub(super) static VALIDATING_WEBHOOKS: Strategy = Strategy {
     ..Strategy::PLAIN
 };
 
-/// Rules of ValidatingAdmissionPolicies and MutatingAdmissionPolicies.
-pub(super) static ADMISSION_POLICY: Strategy = Strategy {
-    default: |policy| {
-        let Some(spec) = ensure_at(policy, &["spec"]) else {
-            return;
-        };
-        fill(spec, "failurePolicy", "Fail");
-        if let Some(constraints) = inner(spec, "matchConstraints") {
-            default_match(constraints);
-        }
-    },
+/// Rules of ValidatingAdmissionPolicies.
+pub(super) static VALIDATING_ADMISSION_POLICY: Strategy = Strategy {
     status: Status::Fresh(empty_status),
+    ..MUTATING_ADMISSION_POLICY
+};
+
+/// Rules of MutatingAdmissionPolicies: of those nobody checks the types of expressions, so there is no status to write it to.
+pub(super) static MUTATING_ADMISSION_POLICY: Strategy = Strategy {
+    default: default_policy,
     generation: Generation::Spec,
     unconditional_update: false,
     ..Strategy::PLAIN
@@ -70,6 +67,16 @@ fn default_webhooks(configuration: &mut Value, further: fn(&mut Object)) {
         if let Some(service) = inner(webhook, "clientConfig").and_then(|config| inner(config, "service")) {
             fill(service, "port", 443);
         }
+    }
+}
+
+fn default_policy(policy: &mut Value) {
+    let Some(spec) = ensure_at(policy, &["spec"]) else {
+        return;
+    };
+    fill(spec, "failurePolicy", "Fail");
+    if let Some(constraints) = inner(spec, "matchConstraints") {
+        default_match(constraints);
     }
 }
 

@@ -686,9 +686,9 @@ mod tests {
     fn annotations_move_the_generation_of_a_deployment_only() {
         let old = json!({"metadata": {"generation": 3}, "spec": {"replicas": 1}});
         let mut new = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"replicas": 1}});
-        DEPLOYMENT.ready_update(&mut new, &old);
+        DEPLOYMENT.ready_change("", &mut new, &old);
         assert_eq!(new["metadata"]["generation"], 4);
-        REPLICA_SET.ready_update(&mut new, &old);
+        REPLICA_SET.ready_change("", &mut new, &old);
         assert_eq!(new["metadata"]["generation"], 3);
     }
 
@@ -699,7 +699,7 @@ mod tests {
         assert_eq!(set["metadata"]["annotations"][TEMPLATE_GENERATION], "1");
         let old = set.clone();
         set["spec"]["template"]["a"] = json!(2);
-        DAEMON_SET.ready_update(&mut set, &old);
+        DAEMON_SET.ready_change("", &mut set, &old);
         assert_eq!(set["metadata"]["annotations"][TEMPLATE_GENERATION], "2");
     }
 }

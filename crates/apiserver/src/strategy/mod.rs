@@ -6,6 +6,7 @@
 //! objects; what needs those is `admission` and `allocation`.
 
 mod admissionregistration;
+mod apiextensions;
 mod apiregistration;
 mod apps;
 mod autoscaling;
@@ -28,17 +29,18 @@ pub(crate) mod pod;
 mod policy;
 pub(crate) mod quantities;
 mod rbac;
+mod resource;
 mod scheduling;
 pub(crate) mod service;
 mod storage;
 pub(crate) mod walk;
+mod writes;
 
 use apimachinery::field;
 use apimachinery::gvk::GroupVersionKind;
 use serde_json::Value;
 
 pub use self::fields::{UnknownField, fields};
-use self::walk::{keep_old, same};
 
 /// The rules of one kind.
 #[derive(Clone, Copy)]
@@ -49,14 +51,16 @@ pub struct Strategy {
     pub prepare_create: fn(&mut Value),
     /// Restores from the stored object what an update must not touch (beyond status and generation).
     pub prepare_update: fn(&mut Value, &Value),
-    /// Restores from the stored object what an update of `/status` must not touch (beyond everything but status).
-    pub prepare_status: fn(&mut Value, &Value),
     /// What is wrong with the object by itself (beyond `metadata`).
     pub validate: fn(&Value, &mut Vec<field::Error>),
     /// What is wrong with a new object only.
     pub validate_new: fn(&Value, &mut Vec<field::Error>),
     /// What is wrong with the step from the stored object (second) to the new one (first).
     pub validate_update: fn(&Value, &Value, &mut Vec<field::Error>),
+    /// Places below the object at which a part of it is written, `status` only where it has rules of its own.
+    pub subresources: &'static [Subresource],
+    /// Writes the times that the server itself keeps: the new object, the stored one if there is one, and now.
+    pub stamp: fn(&mut Value, Option<&Value>, &str),
     /// What a name must look like.
     pub name: names::Rule,
     /// What becomes of `status` when the object is created.
@@ -73,6 +77,17 @@ pub struct Strategy {
     pub graceful_delete: bool,
     /// Deleting without a propagation policy leaves the dependents (old kinds; others delete them).
     pub orphans_dependents: bool,
+}
+
+/// The rules of a place below an object at which a part of it is written.
+#[derive(Clone, Copy)]
+pub struct Subresource {
+    /// As in the path.
+    pub name: &'static str,
+    /// Restores from the stored object all but that part. Of `/status` that is done already.
+    pub ready: fn(&mut Value, &Value),
+    /// What is wrong with the step (beyond `metadata`).
+    pub validate: fn(&Value, &Value, &mut Vec<field::Error>),
 }
 
 /// What becomes of a client's `status` when an object is created.
@@ -105,10 +120,11 @@ impl Strategy {
         default: nothing,
         prepare_create: nothing,
         prepare_update: nothing_kept,
-        prepare_status: nothing_kept,
         validate: nothing_wrong,
         validate_new: nothing_wrong,
         validate_update: no_step_wrong,
+        subresources: &[],
+        stamp: no_time,
         name: names::Rule::Subdomain,
         status: Status::Absent,
         generation: Generation::Untracked,
@@ -134,6 +150,7 @@ fn nothing(_: &mut Value) {}
 fn nothing_kept(_: &mut Value, _: &Value) {}
 fn nothing_wrong(_: &Value, _: &mut Vec<field::Error>) {}
 fn no_step_wrong(_: &Value, _: &Value, _: &mut Vec<field::Error>) {}
+fn no_time(_: &mut Value, _: Option<&Value>, _: &str) {}
 
 /// A status that says nothing yet.
 fn empty_status() -> Value {
@@ -217,144 +234,23 @@ pub fn strategy(kind: &GroupVersionKind) -> &'static Strategy {
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => {
             &admissionregistration::VALIDATING_WEBHOOKS
         }
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") => {
-            &admissionregistration::ADMISSION_POLICY
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            &admissionregistration::VALIDATING_ADMISSION_POLICY
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            &admissionregistration::MUTATING_ADMISSION_POLICY
         }
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
             &admissionregistration::ADMISSION_POLICY_BINDING
         }
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &flowcontrol::FLOW_SCHEMA,
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &flowcontrol::PRIORITY_LEVEL,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => &apiextensions::CUSTOM_RESOURCE_DEFINITION,
+        ("resource.k8s.io", "ResourceClaim") => &resource::RESOURCE_CLAIM,
+        ("resource.k8s.io", "ResourceClaimTemplate") => &resource::RESOURCE_CLAIM_TEMPLATE,
+        ("resource.k8s.io", "DeviceClass" | "ResourceSlice") => &resource::DESCRIPTION,
         _ => &PLAIN,
     }
-}
-
-impl Strategy {
-    /// Readies a new object: the client's status goes, generation starts at 1, then what the kind wants.
-    ///
-    /// `metadata` (uid, name, timestamps) is the caller's and must be complete: a Job's selector is its uid.
-    pub fn ready_create(&self, object: &mut Value) {
-        if let Status::Fresh(fresh) = self.status
-            && let Some(map) = object.as_object_mut()
-        {
-            match fresh() {
-                Value::Null => walk::drop_key(map, "status"),
-                status => {
-                    map.insert("status".to_owned(), status);
-                }
-            }
-        }
-        if let Some(metadata) = walk::ensure_at(object, &["metadata"]) {
-            if self.has_generation() {
-                metadata.insert("generation".to_owned(), 1.into());
-            } else {
-                walk::drop_key(metadata, "generation");
-            }
-        }
-        (self.prepare_create)(object);
-    }
-
-    /// Readies an update: status stays as stored, what the kind protects too, and generation moves if it has to.
-    pub fn ready_update(&self, new: &mut Value, old: &Value) {
-        if self.has_status() {
-            keep_old(new, old, "status");
-        }
-        (self.prepare_update)(new, old);
-        self.move_generation(new, old);
-    }
-
-    /// Readies an update of `/status`: everything else stays as stored (of metadata: labels, annotations and finalizers
-    /// may change, as upstream has it for most kinds).
-    pub fn ready_status_update(&self, new: &mut Value, old: &Value) {
-        let keys: Vec<String> = [new, old]
-            .iter()
-            .filter_map(|value| value.as_object())
-            .flat_map(|map| map.keys().cloned())
-            .filter(|key| !matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion"))
-            .collect();
-        for key in keys {
-            keep_old(new, old, &key);
-        }
-        if let (Some(metadata), Some(stored)) = (new.get_mut("metadata"), old.get("metadata")) {
-            for key in [
-                "generation",
-                "deletionTimestamp",
-                "deletionGracePeriodSeconds",
-                "ownerReferences",
-            ] {
-                keep_old(metadata, stored, key);
-            }
-        }
-        (self.prepare_status)(new, old);
-    }
-
-    /// Sets `metadata.generation` of an update from the stored object's: one more if the change counts.
-    pub fn move_generation(&self, new: &mut Value, old: &Value) {
-        let counts = match self.generation {
-            Generation::Untracked => false,
-            Generation::Spec => body_changed(new, old, self.has_status()),
-            Generation::SpecAndAnnotations => {
-                body_changed(new, old, self.has_status()) || metadata_changed(new, old, "annotations")
-            }
-            Generation::SpecAndLabels => {
-                body_changed(new, old, self.has_status()) || metadata_changed(new, old, "labels")
-            }
-        };
-        let stored = walk::int(old, &["metadata", "generation"]);
-        let Some(metadata) = walk::ensure_at(new, &["metadata"]) else {
-            return;
-        };
-        match (self.has_generation(), stored) {
-            (true, stored) => {
-                let generation = stored.unwrap_or(0) + i64::from(counts);
-                metadata.insert("generation".to_owned(), generation.max(1).into());
-            }
-            // E.g. deletion has bumped it; nobody else may.
-            (false, Some(stored)) => {
-                metadata.insert("generation".to_owned(), stored.into());
-            }
-            (false, None) => walk::drop_key(metadata, "generation"),
-        }
-    }
-
-    /// Everything that is wrong with a new object, metadata included.
-    pub fn validate_create(&self, namespaced: bool, object: &Value) -> Vec<field::Error> {
-        let mut errors = Vec::new();
-        meta::validate_create(object, namespaced, self.name, &mut errors);
-        (self.validate)(object, &mut errors);
-        (self.validate_new)(object, &mut errors);
-        errors
-    }
-
-    /// Everything that is wrong with replacing `old` by `new`, metadata included.
-    pub fn validate_replace(&self, namespaced: bool, new: &Value, old: &Value) -> Vec<field::Error> {
-        let mut errors = Vec::new();
-        meta::validate_update(new, old, namespaced, &mut errors);
-        (self.validate)(new, &mut errors);
-        (self.validate_update)(new, old, &mut errors);
-        errors
-    }
-
-    /// What is wrong with a write to `/status`: metadata only, controllers are trusted with the rest.
-    pub fn validate_status_update(&self, namespaced: bool, new: &Value, old: &Value) -> Vec<field::Error> {
-        let mut errors = Vec::new();
-        meta::validate_update(new, old, namespaced, &mut errors);
-        errors
-    }
-}
-
-/// Whether anything but metadata, status and type changed. Without a status subresource status counts.
-fn body_changed(new: &Value, old: &Value, has_status: bool) -> bool {
-    let left_out = |key: &str| matches!(key, "metadata" | "kind" | "apiVersion") || has_status && key == "status";
-    new.as_object()
-        .into_iter()
-        .chain(old.as_object())
-        .flat_map(|map| map.keys())
-        .any(|key| !left_out(key) && !same(new.get(key), old.get(key)))
-}
-
-fn metadata_changed(new: &Value, old: &Value, key: &str) -> bool {
-    !same(walk::at(new, &["metadata", key]), walk::at(old, &["metadata", key]))
 }
 
 /// The grace period a deletion of this Pod gets, from what the client asked for (`None`: nothing).
@@ -370,5 +266,22 @@ pub fn grace_period(pod: &Value, requested: Option<i64>) -> i64 {
         _ if unscheduled || finished => 0,
         period if period < 0 => 1,
         period => period,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::Table;
+
+    #[test]
+    fn every_kind_with_a_status_subresource_has_a_status() {
+        let table = Table::built_in().expect("the embedded table can be read");
+        let stored = table.resources().filter(|resource| resource.is_stored());
+        let wrong: Vec<String> = stored
+            .filter(|resource| resource.has_status() != strategy(&resource.gvk()).has_status())
+            .map(|resource| format!("{}/{}", resource.api_version(), resource.plural))
+            .collect();
+        assert_eq!(wrong, [""; 0]);
     }
 }

@@ -11,22 +11,20 @@ use super::check::{immutable, text_messages};
 use super::names::Rule;
 use super::pod::resources;
 use super::quantities::amount;
-use super::walk::{Object, at, each, ensure, ensure_at, field, has, list, object, object_mut, text};
-use super::{Status, Strategy, empty_status};
+use super::walk::{Object, at, each, ensure, ensure_at, field, has, keep_old, list, object, object_mut, text};
+use super::{Status, Strategy, Subresource, empty_status};
 
 /// Rules of Namespaces.
 pub(super) static NAMESPACE: Strategy = Strategy {
     default: default_namespace,
     prepare_create: prepare_namespace,
     prepare_update: |new, old| keep_finalizers(new, old),
-    validate: |namespace, errors| {
-        for name in list(namespace, &["spec", "finalizers"])
-            .iter()
-            .filter_map(Value::as_str)
-        {
-            text_messages(qualified_name(name), &Path::new("spec.finalizers"), name, errors);
-        }
-    },
+    validate: validate_namespace,
+    subresources: &[Subresource {
+        name: "finalize",
+        ready: |new, old| keep_old(new, old, "status"),
+        validate: |new, _, errors| validate_namespace(new, errors),
+    }],
     name: Rule::Label,
     status: Status::Fresh(|| json!({"phase": "Active"})),
     delete_returns_object: true,
@@ -79,6 +77,13 @@ fn prepare_namespace(namespace: &mut Value) {
     }
     if let Some(spec) = ensure_at(namespace, &["spec"]) {
         spec.insert("finalizers".to_owned(), finalizers.into());
+    }
+}
+
+fn validate_namespace(namespace: &Value, errors: &mut Vec<Error>) {
+    let names = list(namespace, &["spec", "finalizers"]).iter();
+    for name in names.filter_map(Value::as_str) {
+        text_messages(qualified_name(name), &Path::new("spec.finalizers"), name, errors);
     }
 }
 

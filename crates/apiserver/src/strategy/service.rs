@@ -493,7 +493,7 @@ mod tests {
         let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
             "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}, "status": {"loadBalancer": {}}});
         let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
-        SERVICE.ready_update(&mut new, &old);
+        SERVICE.ready_change("", &mut new, &old);
         assert_eq!(new["spec"]["clusterIP"], "10.96.0.9");
         assert_eq!(new["spec"]["ports"][0]["nodePort"], 30001);
     }
@@ -504,7 +504,7 @@ mod tests {
             "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
         let mut new = old.clone();
         new["spec"]["type"] = json!("ClusterIP");
-        SERVICE.ready_update(&mut new, &old);
+        SERVICE.ready_change("", &mut new, &old);
         assert_eq!(new["spec"]["ports"], json!([{"port": 80, "protocol": "TCP"}]));
         assert_eq!(new["spec"].get("externalTrafficPolicy"), None);
     }

@@ -18,15 +18,7 @@ pub(super) static PERSISTENT_VOLUME: Strategy = Strategy {
     default: default_volume,
     validate: validate_volume,
     validate_update: validate_volume_update,
-    prepare_status: |new, old| {
-        // When the phase stays, so does the time of its last change.
-        if text(new, &["status", "phase"]) == text(old, &["status", "phase"])
-            && let (Some(status), Some(stored)) = (new.get_mut("status"), old.get("status"))
-            && status.get("lastPhaseTransitionTime").is_none()
-        {
-            keep_old(status, stored, "lastPhaseTransitionTime");
-        }
-    },
+    stamp: stamp_phase,
     status: Status::Fresh(|| json!({"phase": "Pending"})),
     delete_returns_object: true,
     ..Strategy::PLAIN
@@ -126,6 +118,22 @@ fn default_volume(volume: &mut Value) {
 }
 
 /// Defaults of a claim, by itself and as the template of a StatefulSet.
+/// When the phase changed last: now if it did, unless the client says when.
+fn stamp_phase(volume: &mut Value, old: Option<&Value>, now: &str) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let stored = old.and_then(|old| at(old, &["status", TIME]));
+    let stays = old.is_some_and(|old| text(old, &["status", "phase"]) == text(volume, &["status", "phase"]));
+    let said = at(volume, &["status", TIME]);
+    let time = match (said, stays) {
+        (Some(said), _) if stays || stored != Some(said) => return,
+        (None, true) => stored.cloned(),
+        _ => Some(now.into()),
+    };
+    if let (Some(status), Some(time)) = (ensure_at(volume, &["status"]), time) {
+        status.insert(TIME.to_owned(), time);
+    }
+}
+
 fn default_claim_object(claim: &mut Value) {
     if let Some(map) = claim.as_object_mut() {
         default_claim(map);

@@ -11,6 +11,7 @@ use apimachinery::gvk::GroupVersionKind;
 use apimachinery::patch::apply::{FieldSet, Writer, keep_times, track_update};
 use apimachinery::schema::{Schema, Schemas, conform, prune};
 use apimachinery::status::Status;
+use apimachinery::time;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -20,7 +21,6 @@ use crate::admission::{Operation, Request, admit};
 use crate::allocation;
 use crate::call::Call;
 use crate::resources::Resource;
-use crate::strategy::pod::update as pod;
 use crate::strategy::{Strategy, strategy};
 
 /// Who is to be written down as the owner of what changes.
@@ -97,6 +97,7 @@ pub(super) async fn ready_create(
     let request = request(call, target, Operation::Create, None, options.dry_run);
     admit(&request, &mut object, call.api.view())?;
     rules.ready_create(&mut object);
+    (rules.stamp)(&mut object, None, &time::format(call.api.now()));
     if is_service(&target.resource) {
         let (cidr, ports) = (call.api.config.service_cidr, &call.api.config.node_ports);
         allocation::allocate(&mut object, None, call.api.view(), cidr, ports)?;
@@ -128,28 +129,13 @@ pub(super) async fn ready_update(
     (rules.default)(&mut new);
     let request = request(call, target, Operation::Update, Some(&old), options.dry_run);
     admit(&request, &mut new, call.api.view())?;
-    let is_status = matches!(target.subresource.as_str(), "status" | "approval");
-    match target.subresource.as_str() {
-        "status" | "approval" => rules.ready_status_update(&mut new, &old),
-        "finalize" => keep_all_but(&mut new, &old, "/spec/finalizers"),
-        "ephemeralcontainers" => pod::ready_ephemeral_containers(&mut new, &old),
-        "resize" => pod::ready_resize(&mut new, &old),
-        _ => rules.ready_update(&mut new, &old),
-    }
-    if is_service(&target.resource) && !is_status {
+    rules.ready_change(&target.subresource, &mut new, &old);
+    (rules.stamp)(&mut new, Some(&old), &time::format(call.api.now()));
+    if is_service(&target.resource) && target.subresource != "status" {
         let (cidr, ports) = (call.api.config.service_cidr, &call.api.config.node_ports);
         allocation::allocate(&mut new, Some(&old), call.api.view(), cidr, ports)?;
     }
-    let namespaced = target.resource.namespaced;
-    let mut errors = match target.subresource.as_str() {
-        "" | "scale" => rules.validate_replace(namespaced, &new, &old),
-        _ => rules.validate_status_update(namespaced, &new, &old),
-    };
-    match target.subresource.as_str() {
-        "ephemeralcontainers" => pod::validate_ephemeral_containers(&new, &old, &mut errors),
-        "resize" => pod::validate_resize(&new, &old, &mut errors),
-        _ => {}
-    }
+    let errors = rules.validate_change(&target.subresource, target.resource.namespaced, &new, &old);
     if !errors.is_empty() {
         return Err(Status::invalid(&target.resource.group_kind(), &target.name, &errors));
     }
@@ -229,24 +215,4 @@ fn request<'a>(
 
 pub(super) fn is_service(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
-}
-
-/// A subresource that is about one field: everything else stays, metadata's labels and annotations too.
-fn keep_all_but(new: &mut Value, old: &Value, pointer: &str) {
-    let wanted = new.pointer(pointer).cloned();
-    *new = old.clone();
-    let Some((parent, field)) = pointer.rsplit_once('/') else {
-        return;
-    };
-    let Some(parent) = new.pointer_mut(parent).and_then(Value::as_object_mut) else {
-        return;
-    };
-    match wanted {
-        Some(value) => {
-            parent.insert(field.to_owned(), value);
-        }
-        None => {
-            parent.shift_remove(field);
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use apimachinery::field::{Error, Path};
 use apimachinery::status::Status;
 use http::StatusCode;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::rules::{self, Ownership};
 use super::write::{Writing, refused};
@@ -113,7 +113,6 @@ pub(super) async fn change(
         return Err(metadata::uid_conflict(&target.group_resource(), &target.name, given, actual).into());
     }
     keep_what_only_the_server_sets(&mut new, &old);
-    keep_what_the_subresource_may_not_change(&mut new, &old, target);
     check_finalizers(&new, &old, target)?;
     let _allocating = match rules::is_service(resource) {
         true => Some(call.api.allocating.lock().await),
@@ -130,7 +129,6 @@ pub(super) async fn change(
             .and_then(Value::as_i64)
             .unwrap_or(0)
             == 0
-        && !delete::has_spec_finalizers(target, &new)
     {
         return remove(call, target, current, new, options.dry_run).await;
     }
@@ -176,36 +174,6 @@ fn keep_what_only_the_server_sets(new: &mut Value, old: &Value) {
         "deletionGracePeriodSeconds",
     ] {
         metadata::set(new, name, metadata::field(old, name).cloned());
-    }
-}
-
-/// `/status` changes the status and metadata, the object itself everything but the status.
-fn keep_what_the_subresource_may_not_change(new: &mut Value, old: &Value, target: &Target) {
-    if !target.resource.has_status() {
-        return;
-    }
-    let empty = Map::new();
-    let old = old.as_object().unwrap_or(&empty);
-    let Some(map) = new.as_object_mut() else { return };
-    match target.subresource.as_str() {
-        "status" => {
-            let status = map.shift_remove("status");
-            let metadata = map.shift_remove("metadata");
-            *map = old.clone();
-            map.shift_remove("status");
-            if let Some(metadata) = metadata {
-                map.insert("metadata".to_owned(), metadata);
-            }
-            if let Some(status) = status {
-                map.insert("status".to_owned(), status);
-            }
-        }
-        _ => {
-            map.shift_remove("status");
-            if let Some(status) = old.get("status") {
-                map.insert("status".to_owned(), status.clone());
-            }
-        }
     }
 }
 

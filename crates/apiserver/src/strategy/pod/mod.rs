@@ -8,24 +8,25 @@ pub(crate) mod qos;
 pub(super) mod resources;
 pub(super) mod scheduling;
 mod security;
-pub(crate) mod update;
+mod subresources;
+mod update;
 pub(crate) mod validation;
 pub(super) mod volumes;
 
 use apimachinery::field::Path;
 use serde_json::{Value, json};
 
-use super::walk::{at, keep_old, list, object_mut, text};
+use super::walk::list;
 use super::{Generation, Status, Strategy, empty_status};
 
 /// Rules of Pods.
 pub(super) static POD: Strategy = Strategy {
     default: defaults::pod,
     prepare_create,
-    prepare_status,
     validate: validation::validate_pod,
     validate_new: validation::validate_new_pod,
     validate_update: update::validate,
+    subresources: subresources::ALL,
     status: Status::Fresh(empty_status),
     generation: Generation::Spec,
     delete_returns_object: true,
@@ -63,33 +64,6 @@ fn prepare_create(pod: &mut Value) {
     pod["status"] = status;
 }
 
-/// `/status` of a Pod: the class of service stays, and observed generations that an old client leaves out do too.
-fn prepare_status(new: &mut Value, old: &Value) {
-    if let (Some(metadata), Some(stored)) = (new.get_mut("metadata"), old.get("metadata")) {
-        keep_old(metadata, stored, "ownerReferences");
-    }
-    let (class, observed) = (
-        at(old, &["status", "qosClass"]),
-        at(old, &["status", "observedGeneration"]),
-    );
-    if let Some(status) = object_mut(new, &["status"]) {
-        for (key, value) in [("qosClass", class), ("observedGeneration", observed)] {
-            if let Some(value) = value {
-                super::walk::fill_zero(status, key, value.clone());
-            }
-        }
-        for condition in super::walk::each(status, "conditions") {
-            let kind = super::walk::field(condition, "type").to_owned();
-            let stored = list(old, &["status", "conditions"])
-                .iter()
-                .find(|stored| text(stored, &["type"]) == kind);
-            if let Some(generation) = stored.and_then(|stored| at(stored, &["observedGeneration"])) {
-                super::walk::fill_zero(condition, "observedGeneration", generation.clone());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +90,7 @@ mod tests {
             "status": {"qosClass": "Burstable", "phase": "Pending"}});
         let mut new =
             json!({"metadata": {"name": "a", "labels": {"a": "b"}}, "spec": {"x": 2}, "status": {"phase": "Running"}});
-        POD.ready_status_update(&mut new, &old);
+        POD.ready_change("status", &mut new, &old);
         assert_eq!(
             new,
             json!({"metadata": {"name": "a", "labels": {"a": "b"}, "generation": 1, "ownerReferences": [{"uid": "u"}]},

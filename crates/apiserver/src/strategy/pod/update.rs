@@ -175,85 +175,6 @@ fn differences(new: Option<&Value>, old: Option<&Value>, path: &Path, lines: &mu
     }
 }
 
-/// An update of `/ephemeralcontainers` changes nothing else, and takes none away.
-pub(crate) fn ready_ephemeral_containers(new: &mut Value, old: &Value) {
-    let containers = at(new, &["spec", "ephemeralContainers"]).cloned();
-    restore_all(new, old);
-    if let (Some(containers), Some(spec)) = (containers, object_mut(new, &["spec"])) {
-        spec.insert("ephemeralContainers".to_owned(), containers);
-    }
-}
-
-/// What is wrong with an update of `/ephemeralcontainers`.
-pub(crate) fn validate_ephemeral_containers(new: &Value, old: &Value, errors: &mut Vec<Error>) {
-    super::validation::validate_pod(new, errors);
-    let path = Path::new("spec.ephemeralContainers");
-    let given = list(new, &["spec", "ephemeralContainers"]);
-    for stored in list(old, &["spec", "ephemeralContainers"]) {
-        let name = text(stored, &["name"]);
-        match given.iter().position(|container| text(container, &["name"]) == name) {
-            None => {
-                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
-                errors.push(Error::forbidden(&path, detail));
-            }
-            Some(index) if !same(Some(&given[index]), Some(stored)) => {
-                let detail = format!("existing ephemeral containers {name:?} may not be changed\n");
-                errors.push(Error::forbidden(&path, detail));
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-/// An update of `/resize` changes resources of containers, and nothing else.
-pub(crate) fn ready_resize(new: &mut Value, old: &Value) {
-    let given = new.get("spec").cloned().unwrap_or(Value::Null);
-    restore_all(new, old);
-    let Some(spec) = object_mut(new, &["spec"]) else { return };
-    for key in ["containers", "initContainers"] {
-        for container in walk::each(spec, key) {
-            let name = walk::field(container, "name");
-            let asked = list(&given, &[key]).iter().find(|asked| text(asked, &["name"]) == name);
-            for key in ["resources", "resizePolicy"] {
-                if let Some(value) = asked.and_then(|asked| asked.get(key)) {
-                    container.insert(key.to_owned(), value.clone());
-                }
-            }
-        }
-    }
-}
-
-/// What is wrong with an update of `/resize`.
-pub(crate) fn validate_resize(new: &Value, old: &Value, errors: &mut Vec<Error>) {
-    super::validation::validate_pod(new, errors);
-    let path = Path::new("spec");
-    if super::qos::class(new) != super::qos::class(old) {
-        errors.push(Error::invalid(
-            &path,
-            super::qos::class(new),
-            "Pod QOS Class may not change as a result of resizing",
-        ));
-    }
-}
-
-fn restore_all(new: &mut Value, old: &Value) {
-    for key in ["spec", "status"] {
-        keep_old(new, old, key);
-    }
-    if let (Some(metadata), Some(stored)) = (new.get_mut("metadata"), old.get("metadata")) {
-        for key in [
-            "deletionTimestamp",
-            "generation",
-            "labels",
-            "annotations",
-            "ownerReferences",
-            "finalizers",
-        ] {
-            keep_old(metadata, stored, key);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -299,23 +220,6 @@ mod tests {
         assert_eq!(
             changed(|spec| spec["containers"] = json!([])),
             ["spec.containers: Forbidden: pod updates may not add or remove containers",]
-        );
-    }
-
-    #[test]
-    fn a_debug_container_may_come_but_not_go() {
-        let old =
-            json!({"metadata": {"name": "a"}, "spec": {"containers": [], "ephemeralContainers": [{"name": "d"}]}});
-        let mut new =
-            json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "x"}], "ephemeralContainers": []}});
-        ready_ephemeral_containers(&mut new, &old);
-        assert_eq!(new["spec"]["containers"], json!([]));
-        let mut errors = Vec::new();
-        validate_ephemeral_containers(&new, &old, &mut errors);
-        assert!(
-            errors
-                .iter()
-                .any(|error| error.to_string().contains("may not be removed"))
         );
     }
 }
