@@ -14,6 +14,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
 use node::image::{ImageConfig, ImageFile, Store};
+use node::network::NetworkConfig;
+use node::runtime::{LinuxConfig, LinuxRuntime, Runtime};
 use node::{Config, Node};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -27,8 +29,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) async fn open(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("k8slab-node-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
+        let dir = home().join(name);
         let server = Server::in_memory().await;
         let client = server.client();
         // What controllers make in a cluster that has them.
@@ -74,7 +75,7 @@ impl Lab {
             name: "n".into(),
             dir: dir.to_owned(),
             images: dir.join("images"),
-            cluster_id: format!("node-test-{}", std::process::id()),
+            cluster_id: cluster_id(),
             client_for: Arc::new(move |user: &str, groups: &[&str]| clients.client_as(user, groups)),
             api_server: "127.0.0.1:1".parse().unwrap(),
             service_cidr: ([10, 96, 0, 0].into(), 16),
@@ -98,6 +99,8 @@ impl Lab {
     pub(crate) async fn close(self) {
         self.node.stop_pods().await;
         fs::remove_dir_all(&self.dir).unwrap();
+        // Unless another case's state is still there.
+        let _ = fs::remove_dir(home());
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -231,6 +234,34 @@ impl Lab {
     pub(crate) async fn make(&self, kind: &str, object: Value) {
         make(&self.client, kind, Some("default"), object).await.unwrap();
     }
+}
+
+/// Where the states of this process lie.
+fn home() -> PathBuf {
+    std::env::temp_dir().join(format!("k8slab-node-{}", std::process::id()))
+}
+
+/// Takes away what a case that failed has left running.
+pub(crate) async fn clean_up() {
+    let Ok(states) = fs::read_dir(home()) else { return };
+    for state in states.flatten() {
+        let config = LinuxConfig {
+            dir: state.path(),
+            cluster_id: cluster_id(),
+            network: NetworkConfig::default(),
+            exe: fs::read_link("/proc/self/exe").unwrap(),
+        };
+        let runtime = LinuxRuntime::open(config).await.unwrap();
+        for pod in runtime.adopt().await.unwrap() {
+            runtime.remove_sandbox(&pod.config.uid).await.unwrap();
+        }
+        let _ = runtime.remove_cluster_cgroup();
+    }
+    fs::remove_dir_all(home()).unwrap();
+}
+
+fn cluster_id() -> String {
+    format!("node-test-{}", std::process::id())
 }
 
 async fn make(client: &Client, kind: &str, namespace: Option<&str>, object: Value) -> Result<(), kube::Error> {

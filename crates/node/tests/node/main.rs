@@ -63,6 +63,9 @@ fn run(args: &[String]) -> i32 {
         let outcome = runtime.block_on(async { tokio::time::timeout(PATIENCE, tokio::spawn((case.run)())).await });
         let fine = matches!(outcome, Ok(Ok(())));
         println!("test {} ... {}", case.name, if fine { "ok" } else { "FAILED" });
+        if !fine {
+            runtime.block_on(lab::clean_up());
+        }
         failed += i32::from(!fine);
     }
     failed
