@@ -324,9 +324,15 @@ impl Executor for Program {
 impl Program {
     /// Tells the failure on the report pipe.
     pub(super) fn tell(&self, error: &LaunchError) {
-        let mut pipe = std::mem::ManuallyDrop::new(File::from(crate::fd::own(self.report)));
-        writeln!(pipe, "exec {error}").ok();
+        tell(self.report, &format!("exec {error}"));
     }
+}
+
+/// Writes a line on a report pipe, in one piece: two processes write there, and only a single short write is atomic.
+pub(super) fn tell(report: RawFd, line: &str) {
+    let mut pipe = std::mem::ManuallyDrop::new(File::from(crate::fd::own(report)));
+    let line = line.replace('\n', " ");
+    pipe.write_all(format!("{line}\n").as_bytes()).ok();
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! program has been executed, or that nothing more will happen.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use tracing::field::{Field, Visit};
 
 use crate::runtime::config::ContainerConfig;
 use crate::runtime::folder::PodFolder;
-use crate::runtime::launch::{Program, is_mapped, reset_signals};
+use crate::runtime::launch::{Program, is_mapped, reset_signals, tell};
 use crate::runtime::oci::{self, Bind};
 use crate::runtime::rootfs::{self, Links, open_below};
 
@@ -191,12 +191,6 @@ fn binds(config: &ContainerConfig, bundle: &Path) -> io::Result<Vec<Bind>> {
         });
     }
     Ok(binds)
-}
-
-fn tell(report: RawFd, line: &str) {
-    let mut pipe = std::mem::ManuallyDrop::new(File::from(crate::fd::own(report)));
-    let line = line.replace('\n', " ");
-    let _ = pipe.write_all(format!("{line}\n").as_bytes());
 }
 
 /// libcontainer tells the causes of its errors to `tracing` only.
