@@ -12,6 +12,7 @@ use std::time::Duration;
 use apimachinery::pace::Pace;
 use kube::config::Kubeconfig;
 use nix::sys::signal::Signal;
+use node::runtime::LinuxRuntime;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -119,6 +120,14 @@ pub enum Error {
     Stop {
         /// The daemon.
         pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+    /// What a crashed daemon left does not go.
+    #[error("ending what the crashed cluster in `{}` left running", path.display())]
+    Leftovers {
+        /// The cluster's folder.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -266,8 +275,15 @@ pub async fn delete(home: &Home, name: &str) -> Result<bool, Error> {
     let stopped = stop(home, name).await;
     let dir = home.cluster(name);
     // A cluster too broken to be stopped cleanly must still be deletable, but never while its daemon lives.
-    if live(&dir)?.is_some() {
-        stopped?;
+    if let Err(error) = stopped {
+        if live(&dir)?.is_some() {
+            return Err(error);
+        }
+        let ended = dir.id().and_then(|id| LinuxRuntime::end_leftovers(&dir.node(), &id));
+        ended.map_err(|source| Error::Leftovers {
+            path: dir.path().into(),
+            source,
+        })?;
     }
     match fs::remove_dir_all(dir.path()) {
         Ok(()) => {

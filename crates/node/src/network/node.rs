@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
@@ -95,9 +94,8 @@ impl NodeNet {
         })
     }
 
-    /// Takes up the one that a shim holds open, by `/proc/<shim>/fd/3`.
-    pub async fn adopt(path: &Path, config: NetworkConfig) -> io::Result<Self> {
-        let netns = NetNs::open(path).map_err(doing("entering the node's network namespace"))?;
+    /// Takes up one that is there already.
+    pub async fn adopt(netns: NetNs, config: NetworkConfig) -> io::Result<Self> {
         let netlink = handle(netns.netlink_socket()?)?;
         let bridge = index(&netlink, BRIDGE).await?;
         Ok(Self {

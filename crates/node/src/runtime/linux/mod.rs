@@ -29,7 +29,7 @@ use super::session::{ExecRequest, ExecSession};
 use super::state::{AdoptedContainer, AdoptedPod, AdoptedState, ContainerId, Exit, Limits, Sandbox, Started, Usage};
 use super::{Error, Runtime, etc};
 use crate::cgroup::Cgroup;
-use crate::network::{Addresses, NetworkConfig, NodeNet};
+use crate::network::{Addresses, NetNs, NetworkConfig, NodeNet};
 use crate::{privileges, stats};
 
 /// How long a shim may take to kill everything and go, before it is killed itself.
@@ -119,15 +119,17 @@ impl LinuxRuntime {
                 shim::kill_process(unfinished);
                 shim = None;
             }
-            if let Some(shim) = shim
+            if let Some(process) = shim
                 && node.is_none()
             {
-                let path = PathBuf::from(format!("/proc/{}/fd/{}", shim.pid, super::shim::NODE_NETNS_FD));
-                node = Some(
-                    NodeNet::adopt(&path, network)
-                        .await
-                        .map_err(doing("adopting the node's network"))?,
-                );
+                let path = PathBuf::from(format!("/proc/{}/fd/{}", process.pid, super::shim::NODE_NETNS_FD));
+                let adopting = "adopting the node's network";
+                match NetNs::open(&path) {
+                    Ok(netns) => node = Some(NodeNet::adopt(netns, network).await.map_err(doing(adopting))?),
+                    // It is ending: its number is still there, its descriptors are not.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => shim = None,
+                    Err(error) => return Err(doing(adopting)(error)),
+                }
             }
             let shim = shim
                 .map(|process| Shim::adopt(process, folder.clone(), record.cgroup.clone()))
@@ -158,6 +160,23 @@ impl LinuxRuntime {
             addresses: Mutex::new(addresses),
             starts: Semaphore::new(2 * cores),
         })))
+    }
+
+    /// Ends what a daemon left behind in `dir`, without a daemon: for a cluster that cannot be started any more.
+    pub fn end_leftovers(dir: &Path, cluster_id: &str) -> io::Result<()> {
+        for entry in fs::read_dir(dir.join("pods")).into_iter().flatten().flatten() {
+            let folder = PodFolder::new(entry.path());
+            if let Some(shim) = folder.shim() {
+                shim::kill_process(shim);
+            }
+            let cgroup = folder.pod().ok().and_then(|record| record.cgroup);
+            shim::kill_leftovers(&folder, cgroup.as_ref());
+        }
+        let Ok(group) = Cgroup::for_cluster(cluster_id) else {
+            return Ok(()); // there never was one
+        };
+        group.kill();
+        group.remove()
     }
 
     /// The node's network, for the service proxy, DNS, probes and everything else that talks to pods.
