@@ -17,6 +17,7 @@ use crate::client::{Handshake, Refusal};
 use crate::cluster::{Cluster, Config};
 use crate::control::{self, Request};
 use crate::home::{ClusterDir, DAEMON_FORMAT, DaemonRecord, Home};
+use crate::memory;
 use crate::process::{self, Lock};
 
 /// Runs the daemon until it is told to go. Must be called while the process has one thread.
@@ -46,6 +47,7 @@ fn prepare(args: &[OsString]) -> Result<Prepared, Refusal> {
     dir.create()
         .map_err(|e| format!("creating `{}`: {e}", dir.path().display()))?;
     nix::unistd::setsid().ok();
+    memory::bound();
     // Pods see some of our files (`/etc/hosts`, volumes): what is secret has its mode set where it is written, and the
     // cluster's folder is its owner's alone.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -165,6 +167,7 @@ async fn serve(prepared: &Prepared) -> Result<(), String> {
         // A daemon that is merely ended leaves its containers to the next one.
         _ = terminate.recv() => (Request::Detach, None),
         _ = interrupt.recv() => (Request::Detach, None),
+        never = memory::give_back() => match never {},
     };
     info!(?request, "ending");
     match request {

@@ -10,6 +10,7 @@ mod daemon;
 mod home;
 mod kubeconfig;
 mod link;
+mod memory;
 mod process;
 mod roles;
 mod window;
