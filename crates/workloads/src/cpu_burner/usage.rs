@@ -83,14 +83,15 @@ fn working_set(usage: &Path, stat: &Path, inactive: &str) -> u64 {
         .saturating_sub(keyed(stat, inactive).unwrap_or(0))
 }
 
-/// Resident memory of this process; 0 where /proc is not mounted.
+/// Resident memory of this process that is its own; 0 where /proc is not mounted. The program's file is not counted: its
+/// pages are shared by all containers that run it, can be dropped, and are charged to whoever read them first.
 pub(super) fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
+    let kibibytes: u64 = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap_or_default();
-    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap_or(0);
+        .filter_map(|line| line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")))
+        .filter_map(|value| value.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+        .sum();
     kibibytes * 1024
 }
 
