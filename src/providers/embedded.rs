@@ -163,6 +163,9 @@ impl Embedded {
             let doing = format!("making the state folder `{}`", self.path.display());
             StepError::failed(doing, &error).hint("set `K8SLAB_HOME` to a folder that is yours")
         })?;
+        // So is the image store, which the daemon would make as well.
+        let made = self.owner.act(|| image::Store::open(self.home.images()));
+        made.map_err(|error| store_error("making the image store", &error))?;
         let settings = Settings {
             name: NAME.to_owned(),
             speed: self.speed,

@@ -63,6 +63,20 @@ fn the_pages_walk_works_with_a_real_kubectl_and_without_a_namespace() {
             .is_some(),
         "{top}"
     );
+    // Half of the limit of 128 MiB is held: what the kernel charges, within what the program itself needs.
+    lab.kubectl(&["exec", &pod, "--", "curl", "-s", "localhost:8000/change/1/50"]);
+    eventually("64 MiB in use", Duration::from_secs(60), || {
+        let seen = metrics_of(&lab, &pod)?;
+        let mebibytes = seen
+            .split_whitespace()
+            .nth(2)
+            .and_then(|m| m.trim_end_matches("Mi").parse().ok());
+        if mebibytes.is_some_and(|m: u32| (58..=70).contains(&m)) {
+            Ok(())
+        } else {
+            Err(seen)
+        }
+    });
     lab.kubectl(&["exec", &pod, "--", "curl", "-s", "localhost:8000/change/1/0"]);
     eventually("top pods", Duration::from_secs(30), || metrics_of(&lab, &pod));
     assert!(!lab.kubectl(&["logs", &pod]).is_empty());

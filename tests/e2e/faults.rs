@@ -1,7 +1,8 @@
 //! What goes wrong on real machines, and what k8slab says then.
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -118,6 +119,60 @@ fn an_interrupted_up_ends_with_130_and_the_next_one_goes_on() {
     assert_eq!(up.wait().unwrap().code(), Some(130));
     lab.ok(&["up", "cpu-hpa"]);
     lab.ok(&["down", "cpu-hpa"]);
+}
+
+/// Every file below `folder` with its owner, links not followed.
+fn owners(folder: &Path, found: &mut Vec<(PathBuf, u32)>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let metadata = path.symlink_metadata().unwrap();
+        found.push((path.clone(), metadata.uid()));
+        if metadata.is_dir() {
+            owners(&path, found);
+        }
+    }
+}
+
+#[test]
+fn under_sudo_what_is_the_users_is_written_as_the_user() {
+    const USER: u32 = 65534;
+    let Some(lab) = Lab::new() else { return };
+    std::os::unix::fs::chown(lab.home(), Some(USER), Some(USER)).unwrap();
+    let sudo = |args: &[&str]| {
+        let mut command = lab.command(args);
+        let output = command
+            .env("SUDO_UID", USER.to_string())
+            .env("SUDO_GID", USER.to_string());
+        Ran::from(output.output().unwrap(), args)
+    };
+    // A link that the user may not follow is not followed for them either.
+    let secret = lab.second_home();
+    std::fs::set_permissions(secret.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(secret.path().join("config"), "root's own\n").unwrap();
+    std::os::unix::fs::symlink(secret.path().join("config"), lab.kubeconfig()).unwrap();
+    let refused = sudo(&["up", "cpu-hpa"]);
+    assert_ne!(refused.status, Some(0), "{}", refused.stdout);
+    assert_eq!(
+        std::fs::read_to_string(secret.path().join("config")).unwrap(),
+        "root's own\n"
+    );
+    std::fs::remove_file(lab.kubeconfig()).unwrap();
+
+    sudo(&["up", "cpu-hpa"]).code(0);
+    assert_eq!(lab.kubeconfig().metadata().unwrap().mode() & 0o777, 0o600);
+    let mut found = vec![];
+    owners(lab.home(), &mut found);
+    // What the daemon keeps for itself is root's: it runs as root.
+    let foreign: Vec<_> = found
+        .iter()
+        .filter(|(path, owner)| {
+            *owner != USER
+                && !path.starts_with(lab.home().join("clusters"))
+                && !path.starts_with(lab.home().join("images"))
+        })
+        .collect();
+    assert!(foreign.is_empty(), "{foreign:#?}");
+    sudo(&["down", "cpu-hpa"]).code(0);
 }
 
 #[test]
