@@ -3,11 +3,21 @@
 //! Owns the programs of the lessons and nothing of k8slab: no module here knows the cluster it runs in. An image is this
 //! binary and an entry point; `/bin/curl` in it is the same file under another name.
 
+pub mod condition;
 #[cfg(target_os = "linux")]
 mod cpu_burner;
+mod crd;
 mod curl;
 #[cfg(target_os = "linux")]
+mod lease;
+pub mod messaggio;
+#[cfg(target_os = "linux")]
+mod operator;
+pub mod replicatore;
+#[cfg(target_os = "linux")]
 mod server;
+#[cfg(target_os = "linux")]
+mod web;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -19,7 +29,14 @@ type Program = fn(&[String]) -> i32;
 const PROGRAMS: &[(&str, Program)] = &[
     #[cfg(target_os = "linux")]
     ("cpu-burner", cpu_burner::main),
+    ("crd", crd::main),
     ("curl", curl::main),
+    #[cfg(target_os = "linux")]
+    ("messaggio-operator", messaggio::main),
+    #[cfg(target_os = "linux")]
+    ("replicatore-operator", replicatore::main),
+    #[cfg(target_os = "linux")]
+    ("web", web::main),
 ];
 
 /// Runs the program named by the first argument with the rest of them; its exit code.
@@ -44,7 +61,6 @@ fn complain(line: &str) {
 }
 
 /// One line on standard output: a container's log.
-#[cfg(target_os = "linux")]
 fn say(line: &str) {
     writeln!(std::io::stdout(), "{line}").ok();
 }

@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 server for the programs of the lab: one thread, JSON answers, gone at the first SIGTERM.
+//! A small HTTP/1.1 server for the programs of the lab: one thread, JSON answers, gone at the first SIGTERM (`serve`) or
+//! once every request in flight has its answer (`serve_until`).
 //!
 //! Owns sockets and signals; what a path means is the program's business.
 
@@ -15,9 +16,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// An answer: status and JSON body.
 pub(crate) type Answer = (StatusCode, Value);
@@ -31,6 +34,60 @@ pub(crate) fn not_found() -> Answer {
 pub(crate) fn unprocessable(kind: &str, field: &str, message: &str, input: &str) -> Answer {
     let problem = json!({ "type": kind, "loc": ["path", field], "msg": message, "input": input });
     (StatusCode::UNPROCESSABLE_ENTITY, json!({ "detail": [problem] }))
+}
+
+/// Alive.
+pub(crate) fn ok() -> Answer {
+    (StatusCode::OK, json!({ "status": "ok" }))
+}
+
+/// A known path, asked in another way.
+pub(crate) fn method_not_allowed() -> Answer {
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        json!({ "detail": "Method Not Allowed" }),
+    )
+}
+
+/// Listens on `0.0.0.0:port`.
+pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await;
+    let listener =
+        listener.map_err(|error| io::Error::new(error.kind(), format!("listening on port {port}: {error}")))?;
+    crate::say(&format!("listening on port {port}"));
+    Ok(listener)
+}
+
+/// Serves until `stop`, then takes no more connections, answers what was asked already and closes.
+pub(crate) async fn serve_until<H, F>(listener: TcpListener, handler: H, stop: CancellationToken)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let open = GracefulShutdown::new();
+    loop {
+        let stream = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            },
+        };
+        let handler = handler.clone();
+        let service = service_fn(move |request| {
+            let answer = handler(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let connection = open.watch(connection);
+        // A peer that breaks off is not worth a line.
+        tokio::spawn(async move { connection.await.ok() });
+    }
+    drop(listener);
+    open.shutdown().await;
 }
 
 /// Serves on `0.0.0.0:port` until SIGTERM or SIGINT, then returns at once: requests in flight are cut off.
@@ -77,7 +134,8 @@ where
     })
 }
 
-fn respond((status, body): Answer) -> Response<Full<Bytes>> {
+/// The answer on the wire.
+pub(crate) fn respond((status, body): Answer) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");

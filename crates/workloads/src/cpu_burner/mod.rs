@@ -58,13 +58,10 @@ pub(crate) fn main(_args: &[String]) -> i32 {
 async fn handle<B>(load: &Load, source: &Source, request: &Request<B>) -> Answer {
     let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
     match (request.method(), path.as_slice()) {
-        (&Method::GET, ["healthz"]) => (StatusCode::OK, json!({ "status": "ok" })),
+        (&Method::GET, ["healthz"]) => server::ok(),
         (&Method::GET, ["top"]) => top(load, source).await,
         (&Method::GET, ["change", cpu, memory]) => change(load, cpu, memory),
-        (_, ["healthz" | "top"] | ["change", _, _]) => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            json!({ "detail": "Method Not Allowed" }),
-        ),
+        (_, ["healthz" | "top"] | ["change", _, _]) => server::method_not_allowed(),
         _ => server::not_found(),
     }
 }
