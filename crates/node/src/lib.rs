@@ -21,6 +21,7 @@ pub mod privileges;
 mod proxy;
 pub mod runtime;
 pub mod scheduler;
+mod spdy;
 mod stats;
 
 pub use node::{ClientFor, Config, Node, StartError};

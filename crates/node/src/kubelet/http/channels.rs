@@ -32,7 +32,7 @@ pub(super) const CLOSE: u8 = 255;
 pub(super) struct Protocol {
     pub(super) name: &'static str,
     base64: bool,
-    /// 1, 4 or 5.
+    /// Of the channels: 1, 4 or 5; 0 where there are none.
     pub(super) version: u8,
 }
 
@@ -49,8 +49,12 @@ pub(super) const REMOTE_COMMAND: &[Protocol] = &[
     protocol("base64.channel.k8s.io", true, 1),
 ];
 
+/// kubectl's port-forward: the messages are pieces of a SPDY connection and have no channels.
+pub(super) const SPDY_TUNNEL: Protocol = protocol("SPDY/3.1+portforward.k8s.io", false, 0);
+
 /// For port-forward. There is no v5: clients that offer it get v4.
 pub(super) const PORT_FORWARD: &[Protocol] = &[
+    SPDY_TUNNEL,
     protocol("v4.channel.k8s.io", false, 4),
     protocol("v4.base64.channel.k8s.io", true, 4),
 ];

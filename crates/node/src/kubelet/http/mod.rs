@@ -7,6 +7,7 @@ mod channels;
 mod figures;
 mod port_forward;
 mod query;
+mod spdy_forward;
 mod streams;
 
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
 //! `portForward` over WebSocket channels: two channels a port, data and error.
 //!
-//! kubectl's SPDY comes with a tunnel of its own; this is what other clients speak. Connections go to the pod's address:
+//! kubectl speaks SPDY instead (`spdy_forward`); this is for the other clients. Connections go to the pod's address:
 //! what a pod offers on its loopback only is not reachable.
 
 use std::collections::HashMap;
@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::channels::{Opening, PORT_FORWARD, Protocol, goodbye};
+use super::channels::{Opening, PORT_FORWARD, Protocol, SPDY_TUNNEL, goodbye};
 use super::query::Query;
-use super::{Body, Kubelet, PodView, Refused};
+use super::{Body, Kubelet, PodView, Refused, spdy_forward};
 use crate::dial::Dial;
 use crate::kubelet::http_get::go_words;
 use crate::kubelet::lifecycle::SandboxState;
@@ -34,10 +34,15 @@ pub(super) fn answer(
     let SandboxState::Ready { ip } = pod.state.sandbox else {
         return Err(Refused::not_found("the pod has no sandbox to forward to"));
     };
-    // First, so that a client that speaks SPDY hears of that and not of ports, which it would name later.
-    let opening = Opening::accept(request, PORT_FORWARD)?;
-    let ports = ports(query)?;
     let network = kubelet.context.network.clone();
+    if spdy_forward::is_asked_for(request.headers()) {
+        return spdy_forward::answer(request, ip.into(), network);
+    }
+    let opening = Opening::accept(request, PORT_FORWARD)?;
+    if opening.protocol == SPDY_TUNNEL {
+        return Ok(opening.then(move |socket, _| spdy_forward::over_messages(socket, ip.into(), network)));
+    }
+    let ports = ports(query)?;
     Ok(opening.then(move |socket, protocol| async move {
         let targets = ports.into_iter().map(|port| SocketAddr::new(ip.into(), port)).collect();
         forward(socket, protocol, targets, &*network).await;
@@ -182,7 +187,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(4096);
         tokio::spawn(async move {
             let server = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-            forward(server, PORT_FORWARD[0], vec![to], &HostNetwork).await;
+            forward(server, PORT_FORWARD[1], vec![to], &HostNetwork).await;
         });
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         let [low, high] = to.port().to_le_bytes();
