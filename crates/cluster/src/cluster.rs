@@ -18,6 +18,7 @@ use node::runtime::Limits;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::addons;
 use crate::home::ClusterDir;
 use crate::kubeconfig;
 use crate::link::Link;
@@ -60,6 +61,9 @@ pub enum StartError {
     /// No port.
     #[error("listening on 127.0.0.1")]
     Listen(#[source] io::Error),
+    /// The objects that every cluster has.
+    #[error("making the cluster's own objects")]
+    Addons(#[source] Box<kube::Error>),
     /// The node.
     #[error("starting the node")]
     Node(#[from] node::StartError),
@@ -116,6 +120,9 @@ impl Cluster {
                 source,
             })?;
 
+        addons::apply(&server.client())
+            .await
+            .map_err(|error| StartError::Addons(Box::new(error)))?;
         let controllers = controllers::start(controllers::Config {
             client_for: {
                 let server = server.clone();

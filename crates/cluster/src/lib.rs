@@ -3,6 +3,7 @@
 //! Owns composition: who is started when, with which identity, in which folder, and how it ends. Knows how none of the
 //! parts works. `Config → start → drain | stop`, the daemon around it, and the CLI's side ([`client`]).
 
+mod addons;
 pub mod client;
 mod cluster;
 mod control;

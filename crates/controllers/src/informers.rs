@@ -14,11 +14,15 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::TryStreamExt;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -223,7 +227,10 @@ impl Cached for Pod {
     fn slim(&mut self) {
         self.metadata.managed_fields = None;
         let Some(spec) = &mut self.spec else { return };
-        spec.volumes = None;
+        // Which claims it uses is all that is asked of its volumes.
+        if let Some(volumes) = &mut spec.volumes {
+            volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+        }
         spec.affinity = None;
         spec.security_context = None;
         for container in spec
@@ -263,6 +270,14 @@ impl Cached for Node {
     }
 }
 impl Cached for Lease {}
+impl Cached for StatefulSet {}
+impl Cached for DaemonSet {}
+impl Cached for ControllerRevision {}
+impl Cached for Job {}
+impl Cached for CronJob {}
+impl Cached for PersistentVolumeClaim {}
+impl Cached for PersistentVolume {}
+impl Cached for StorageClass {}
 
 /// The caches of this crate. A new controller that needs another kind adds a field, a line in `each!` and, above, its
 /// `Cached`.
@@ -282,6 +297,14 @@ pub(crate) struct Informers {
     pub(crate) nodes: Informer<Node>,
     /// Heartbeats: the Leases of namespace `kube-node-lease`.
     pub(crate) node_leases: Informer<Lease>,
+    pub(crate) stateful_sets: Informer<StatefulSet>,
+    pub(crate) daemon_sets: Informer<DaemonSet>,
+    pub(crate) controller_revisions: Informer<ControllerRevision>,
+    pub(crate) jobs: Informer<Job>,
+    pub(crate) cron_jobs: Informer<CronJob>,
+    pub(crate) claims: Informer<PersistentVolumeClaim>,
+    pub(crate) volumes: Informer<PersistentVolume>,
+    pub(crate) storage_classes: Informer<StorageClass>,
 }
 
 /// Name of the ConfigMap that carries the cluster's CA certificate into every namespace.
@@ -304,6 +327,14 @@ impl Informers {
             root_cas: Informer::new(),
             nodes: Informer::new(),
             node_leases: Informer::new(),
+            stateful_sets: Informer::new(),
+            daemon_sets: Informer::new(),
+            controller_revisions: Informer::new(),
+            jobs: Informer::new(),
+            cron_jobs: Informer::new(),
+            claims: Informer::new(),
+            volumes: Informer::new(),
+            storage_classes: Informer::new(),
         }
     }
 
@@ -324,6 +355,14 @@ impl Informers {
         watches.all(&self.namespaces);
         watches.all(&self.service_accounts);
         watches.all(&self.nodes);
+        watches.all(&self.stateful_sets);
+        watches.all(&self.daemon_sets);
+        watches.all(&self.controller_revisions);
+        watches.all(&self.jobs);
+        watches.all(&self.cron_jobs);
+        watches.all(&self.claims);
+        watches.all(&self.volumes);
+        watches.all(&self.storage_classes);
         let by_name = watcher::Config::default().fields(&format!("metadata.name={ROOT_CA}"));
         watches.some(&self.root_cas, Api::all(client.clone()), by_name);
         let leases = Api::namespaced(client.clone(), NODE_LEASES);
@@ -344,6 +383,14 @@ impl Informers {
         self.root_cas.synced().await;
         self.nodes.synced().await;
         self.node_leases.synced().await;
+        self.stateful_sets.synced().await;
+        self.daemon_sets.synced().await;
+        self.controller_revisions.synced().await;
+        self.jobs.synced().await;
+        self.cron_jobs.synced().await;
+        self.claims.synced().await;
+        self.volumes.synced().await;
+        self.storage_classes.synced().await;
     }
 }
 

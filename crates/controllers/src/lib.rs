@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | `replicaset` | `replicaset-controller` | as many pods as asked for |
 //! | `deployment` | `deployment-controller` | rolls ReplicaSets over |
+//! | `statefulset` | `statefulset-controller` | named pods with claims of their own, in order |
 //! | `hpa` | `horizontal-pod-autoscaler` | as many replicas as the metrics ask for |
 //! | `endpoints` | `endpointslice-controller`, `endpoint-controller` | which pods a Service stands for |
 //! | `namespace` | `namespace-controller` | empties and lets go of deleted namespaces |
@@ -18,6 +19,7 @@
 //! | `garbage` | `generic-garbage-collector` | what nobody owns any more goes |
 //! | `node_lifecycle`, `taint_eviction` | `node-controller` | taints by condition, silent nodes, `NoExecute` |
 //! | `pod_gc` | `pod-garbage-collector` | pods of nodes that are gone |
+//! | `volume` | `persistent-volume-binder`, `pvc-protection-controller`, `pv-protection-controller` | claims and volumes |
 
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ mod error;
 mod events;
 mod expectations;
 mod garbage;
+mod history;
 mod hpa;
 mod informers;
 mod key;
@@ -46,7 +49,9 @@ mod reconcile;
 mod replicaset;
 mod selector;
 mod serviceaccount;
+mod statefulset;
 mod taint_eviction;
+mod volume;
 mod workqueue;
 
 use informers::Informers;
@@ -111,6 +116,10 @@ pub fn start(config: Config) -> Controllers {
     run.this(node_lifecycle::start(&context));
     run.this(taint_eviction::start(&context));
     run.this(pod_gc::start(&context));
+    run.this(statefulset::start(&context));
+    run.this(volume::start_binder(&context));
+    run.this(volume::start_claim_protection(&context));
+    run.this(volume::start_volume_protection(&context));
     let namespaces = namespace::start(&context);
     let (garbage, monitors) = garbage::start(&context, namespaces.emptied());
     run.this(namespaces);

@@ -12,6 +12,7 @@ mod fd;
 mod host;
 pub mod image;
 mod kubelet;
+mod local_path;
 mod metrics;
 mod mirror;
 pub mod network;
@@ -23,5 +24,6 @@ pub mod runtime;
 pub mod scheduler;
 mod spdy;
 mod stats;
+mod storage;
 
 pub use node::{ClientFor, Config, Node, StartError};

@@ -108,6 +108,13 @@ where
         }
     }
 
+    /// As if the watch had told it.
+    #[cfg(test)]
+    pub(crate) fn put(&self, object: K) {
+        self.write().insert(Key::of(&object), Arc::new(object));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
     /// Rings after each change. The value is 0 until the mirror is complete for the first time.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -23,6 +23,7 @@ use crate::dns::Dns;
 use crate::events::{Flavour, Recorder};
 use crate::kubelet::images::Images;
 use crate::kubelet::{ClusterDns, Context, Kubelet, Objects, parse_resolv_conf};
+use crate::local_path::{self, Provisioner};
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::network::{NetNs, NetworkConfig};
@@ -32,6 +33,7 @@ use crate::runtime::{Limits, Runtime};
 use crate::runtime::{LinuxConfig, LinuxRuntime};
 use crate::scheduler::requests::Amounts;
 use crate::scheduler::{self, Scheduler};
+use crate::storage::Storage;
 use crate::{host, image};
 
 /// How often an API server that does not take the node's registration is asked again before the start fails.
@@ -45,13 +47,13 @@ pub type ClientFor = Arc<dyn Fn(&str, &[&str]) -> kube::Client + Send + Sync>;
 pub struct Config {
     /// `metadata.name` of the Node object.
     pub name: String,
-    /// The node's state: `pods/` (one folder a pod) lies below it.
+    /// The node's state: `pods/` (one folder a pod) and `volumes/` (one a local volume) lie below it.
     pub dir: PathBuf,
     /// The image store, which may be shared by several nodes.
     pub images: PathBuf,
     /// Names the cluster in everything the host sees (cgroups), so that several clusters live on one machine.
     pub cluster_id: String,
-    /// Clients for `system:kube-scheduler`, `system:node:NAME`, `system:kube-proxy`, ….
+    /// Clients for `system:serviceaccount:kube-system:local-path-provisioner`, `system:kube-scheduler`, `system:node:NAME`, `system:kube-proxy`, ….
     pub client_for: ClientFor,
     /// The API server's TLS listener on the host; pods reach it at `10.96.0.1:443`.
     pub api_server: SocketAddr,
@@ -74,6 +76,9 @@ pub struct Config {
     /// Whether pods may mount `hostPath` volumes.
     pub allow_host_path: bool,
 }
+
+/// The identity of the provisioner: who composes a cluster binds it to `system:persistent-volume-provisioner`.
+const PROVISIONER_USER: &str = "system:serviceaccount:kube-system:local-path-provisioner";
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +135,9 @@ impl Node {
         let netns = linux.network().netns().clone();
         let mut tasks = JoinSet::new();
         let (services, slices) = start_mirrors(&config, &mut tasks);
-        start_scheduler(&config, &mut tasks);
+        let storage = start_scheduler(&config, &mut tasks);
+        let volumes = config.dir.join("volumes");
+        start_provisioner(&config, storage, volumes.clone(), &mut tasks);
 
         let identity = format!("system:node:{}", config.name);
         let client = (config.client_for)(&identity, &["system:nodes"]);
@@ -178,6 +185,7 @@ impl Node {
             clock: config.clock.clone(),
             pace: config.pace,
             allow_host_path: config.allow_host_path,
+            volumes,
             running_changed: watch::Sender::new(0),
         });
         tasks.spawn(kubelet.clone().run(adopted));
@@ -289,7 +297,7 @@ async fn register(reporter: &NodeReporter) -> Result<k8s_openapi::api::core::v1:
     }
 }
 
-fn start_scheduler(config: &Config, tasks: &mut JoinSet<()>) {
+fn start_scheduler(config: &Config, tasks: &mut JoinSet<()>) -> Storage {
     let client = (config.client_for)("system:kube-scheduler", &[]);
     let (recorder, writer) = Recorder::new(
         client.clone(),
@@ -299,5 +307,29 @@ fn start_scheduler(config: &Config, tasks: &mut JoinSet<()>) {
         config.clock.clone(),
     );
     tasks.spawn(writer);
-    tasks.spawn(Scheduler::new(client, recorder, config.clock.clone()).run());
+    let storage = Storage::default();
+    storage.follow(&client, tasks);
+    tasks.spawn(Scheduler::new(client, recorder, config.clock.clone(), storage.clone()).run());
+    storage
+}
+
+fn start_provisioner(config: &Config, storage: Storage, root: PathBuf, tasks: &mut JoinSet<()>) {
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    let client = (config.client_for)(PROVISIONER_USER, &groups);
+    let (recorder, writer) = Recorder::new(
+        client.clone(),
+        local_path::NAME,
+        config.name.clone(),
+        Flavour::Core,
+        config.clock.clone(),
+    );
+    tasks.spawn(writer);
+    let provisioner = Provisioner {
+        client,
+        recorder,
+        storage,
+        node: config.name.clone(),
+        root,
+    };
+    tasks.spawn(provisioner.run());
 }

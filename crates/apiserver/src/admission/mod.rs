@@ -10,6 +10,7 @@ mod namespace;
 mod node;
 mod priority;
 mod service_account;
+mod storage_protection;
 mod tolerations;
 
 use apimachinery::gvk::GroupResource;
@@ -73,6 +74,7 @@ pub fn admit(request: &Request<'_>, object: &mut Value, view: &dyn View) -> Resu
     priority::admit(request, object, view)?;
     tolerations::admit(request, object);
     certificates::admit(request, object);
+    storage_protection::admit(request, object);
     classes::admit(request, object, view);
     // mutating webhooks; validating webhooks
     // ResourceQuota

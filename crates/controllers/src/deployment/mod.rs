@@ -29,6 +29,9 @@ use crate::reconcile::Reconcile;
 use crate::workqueue::WorkQueue;
 use crate::{ownership, selector};
 
+pub(crate) use rolling::scaled;
+pub(crate) use template::hash as template_hash;
+
 pub(crate) struct Deployments {
     context: Context,
     client: Client,

@@ -56,7 +56,7 @@ impl Bounds {
     }
 }
 
-fn scaled(value: &IntOrString, total: i32, round_up: bool) -> i32 {
+pub(crate) fn scaled(value: &IntOrString, total: i32, round_up: bool) -> i32 {
     match value {
         IntOrString::Int(count) => *count,
         IntOrString::String(percent) => {

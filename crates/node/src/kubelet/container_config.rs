@@ -133,12 +133,20 @@ fn mounts(pod: &Pod, container: &Container, env: &[(String, String)], pod_dir: &
             || volume.secret.is_some()
             || volume.projected.is_some()
             || volume.downward_api.is_some();
+        let claim = volume.persistent_volume_claim.as_ref();
+        let mut source = volumes::path_of(pod_dir, volume);
+        if volumes::is_persistent(volume) {
+            source = std::fs::read_link(&source)
+                .map_err(|error| format!("finding the folder of volume `{}`: {error}", wanted.name))?;
+        }
         Ok(Mount {
-            source: volumes::path_of(pod_dir, volume),
+            source,
             sub_path: sub_path.map(PathBuf::from),
             target: wanted.mount_path.clone(),
             // What the kubelet writes is nobody else's to change.
-            read_only: wanted.read_only == Some(true) || made_of_files,
+            read_only: wanted.read_only == Some(true)
+                || made_of_files
+                || claim.and_then(|claim| claim.read_only) == Some(true),
         })
     };
     container.volume_mounts.iter().flatten().map(mount).collect()

@@ -68,6 +68,8 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pace: Pace,
     pub(crate) allow_host_path: bool,
+    /// Where local volumes lie, which pods may mount in any case.
+    pub(crate) volumes: std::path::PathBuf,
     /// Rings when a container starts or ends.
     pub(crate) running_changed: watch::Sender<u64>,
 }

@@ -105,6 +105,7 @@ impl Rig {
             allocatable: Amounts::default(),
             clock: Arc::new(SystemClock),
             pace: Pace::REAL,
+            volumes: "/volumes".into(),
             allow_host_path: false,
             running_changed: watch::Sender::new(0),
         });

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSele
 use super::affinity;
 use super::cluster::{Cluster, NodeInfo, Placed};
 use super::score;
+use super::volumes::Wanted;
 
 /// Why a node refuses a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +39,23 @@ impl Refusal {
 
 /// Picks a node for a pod, or says why there is none, as the `FailedScheduling` event says it.
 pub fn place(pod: &Pod, cluster: &Cluster) -> Result<String, String> {
+    place_with(pod, Ok(&Wanted::default()), cluster)
+}
+
+/// [`place`] for a pod with claims: what they ask of a node, or why none will do.
+pub(super) fn place_with(pod: &Pod, claims: Result<&Wanted, &String>, cluster: &Cluster) -> Result<String, String> {
     if cluster.nodes.is_empty() {
         return Err("no nodes available to schedule pods".to_owned());
     }
+    let claims = match claims {
+        Ok(claims) => claims,
+        Err(reason) => return Err(refuse_all(pod, reason, cluster.nodes.len())),
+    };
     let incoming = Placed::read(pod, "");
     let verdicts: Vec<_> = cluster
         .nodes
         .values()
-        .map(|node| (node, check(pod, &incoming, node, cluster)))
+        .map(|node| (node, check(pod, &incoming, claims, node, cluster)))
         .collect();
     let feasible = verdicts
         .iter()
@@ -61,7 +71,7 @@ pub fn place(pod: &Pod, cluster: &Cluster) -> Result<String, String> {
 }
 
 /// Runs every filter on one node.
-fn check(pod: &Pod, incoming: &Placed, node: &NodeInfo, cluster: &Cluster) -> Result<(), Refusal> {
+fn check(pod: &Pod, incoming: &Placed, claims: &Wanted, node: &NodeInfo, cluster: &Cluster) -> Result<(), Refusal> {
     let spec = pod.spec.clone().unwrap_or_default();
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     let cordon = Taint {
@@ -103,6 +113,7 @@ fn check(pod: &Pod, incoming: &Placed, node: &NodeInfo, cluster: &Cluster) -> Re
         ));
     }
     fits(incoming, node, cluster)?;
+    claims.check(node)?;
     affinity::spread(pod, node, cluster)?;
     affinity::between_pods(pod, incoming, node, cluster)
 }
@@ -205,8 +216,21 @@ fn explain(pod: &Pod, refusals: &[Refusal]) -> String {
             .iter()
             .flat_map(|refusal| refusal.reasons.iter().map(String::as_str)),
     );
+    let preemption = preemption(pod, refusals);
+    format!("0/{nodes} nodes are available: {reasons}. no new claims to deallocate, preemption: {preemption}")
+}
+
+/// The message where a plugin refused the pod before any node was looked at.
+fn refuse_all(pod: &Pod, reason: &str, nodes: usize) -> String {
+    let refusals = vec![Refusal::fixed(reason); nodes];
+    let preemption = preemption(pod, &refusals);
+    format!("0/{nodes} nodes are available: {reason}. no new claims to deallocate, preemption: {preemption}")
+}
+
+fn preemption(pod: &Pod, refusals: &[Refusal]) -> String {
+    let nodes = refusals.len();
     let spec = pod.spec.as_ref();
-    let preemption = if spec.and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
+    if spec.and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
         "not eligible due to preemptionPolicy=Never.".to_owned()
     } else {
         let helpful = |refusal: &Refusal| match refusal.resolvable {
@@ -217,8 +241,7 @@ fn explain(pod: &Pod, refusals: &[Refusal]) -> String {
             "0/{nodes} nodes are available: {}.",
             histogram(refusals.iter().map(helpful))
         )
-    };
-    format!("0/{nodes} nodes are available: {reasons}. no new claims to deallocate, preemption: {preemption}")
+    }
 }
 
 /// `<count> <reason>` sorted as text, which is how upstream sorts it: `10 x` comes before `2 y`.

@@ -11,6 +11,7 @@ pub mod requests;
 mod score;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -29,8 +30,11 @@ use tokio::time::Instant;
 
 use crate::events::{Event, Recorder, Severity, reference};
 use crate::mirror::changes;
+use crate::storage::Storage;
 use cluster::{Cluster, NodeInfo, Placed};
 use queue::Queue;
+pub(crate) use volumes::SELECTED_NODE;
+use volumes::Wanted;
 
 /// `spec.schedulerName` of the pods that are ours, and the component in our events.
 pub const NAME: &str = "default-scheduler";
@@ -40,7 +44,15 @@ struct Bound {
     uid: String,
     pod: Arc<Pod>,
     node: String,
-    result: Result<(), kube::Error>,
+    result: Result<(), BindError>,
+}
+
+/// Why a pod that has a place does not get it.
+enum BindError {
+    /// The API server did not take the binding.
+    Posting(kube::Error),
+    /// Its volumes did not come.
+    Volumes(String),
 }
 
 /// The scheduler: one task that owns all of its state.
@@ -48,6 +60,7 @@ pub(crate) struct Scheduler {
     client: Client,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
+    storage: Storage,
     cluster: Cluster,
     queue: Queue,
     /// Uids of listed pods while a new list comes in, to find those that went away unseen.
@@ -55,11 +68,12 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(client: Client, recorder: Recorder, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(client: Client, recorder: Recorder, clock: Arc<dyn Clock>, storage: Storage) -> Self {
         Self {
             client,
             recorder,
             clock,
+            storage,
             cluster: Cluster::default(),
             queue: Queue::default(),
             listed: None,
@@ -74,17 +88,23 @@ impl Scheduler {
             Api::<Node>::all(self.client.clone()),
             watcher::Config::default()
         ));
+        let mut claims = self.storage.claims.subscribe();
+        let mut volumes = self.storage.volumes.subscribe();
+        let mut classes = self.storage.classes.subscribe();
+        self.storage.ready().await;
         let mut bindings = FuturesUnordered::new();
         let (mut pods_ready, mut nodes_ready) = (false, false);
         loop {
             // Before both lists are complete the picture is wrong: nodes would look empty.
             let complete = pods_ready && nodes_ready;
             while let Some((uid, pod)) = complete.then(|| self.queue.take(Instant::now())).flatten() {
-                match filter::place(&pod, &self.cluster) {
+                let claims = volumes::read(&pod, &self.storage);
+                match filter::place_with(&pod, claims.as_ref(), &self.cluster) {
                     Ok(node) => {
                         // Assumed, so that the next pod sees the room as taken.
                         self.cluster.placed.insert(uid.clone(), Placed::read(&pod, &node));
-                        bindings.push(bind(self.client.clone(), uid, pod, node));
+                        let claims = claims.unwrap_or_default();
+                        bindings.push(bind(self.client.clone(), self.storage.clone(), uid, pod, claims, node));
                     }
                     Err(message) => {
                         self.queue.refused(&uid, Instant::now());
@@ -97,6 +117,10 @@ impl Scheduler {
                 Some(event) = pods.next() => pods_ready |= self.pod_event(event),
                 Some(event) = nodes.next() => nodes_ready = self.node_event(event).unwrap_or(nodes_ready),
                 Some(bound) = bindings.next() => self.bound(bound),
+                // A claim, a volume or a class may be what somebody waits for.
+                Ok(()) = claims.changed() => self.queue.move_all(),
+                Ok(()) = volumes.changed() => self.queue.move_all(),
+                Ok(()) = classes.changed() => self.queue.move_all(),
                 () = sleep_until(due) => {}
             }
         }
@@ -202,12 +226,15 @@ impl Scheduler {
         if self.queue.contains(&uid) {
             self.cluster.placed.remove(&uid);
         }
-        if matches!(&error, kube::Error::Api(status) if status.code == 404 || status.code == 409) {
+        if matches!(&error, BindError::Posting(kube::Error::Api(status)) if status.code == 404 || status.code == 409) {
             // Gone, or bound by somebody else: the watch tells.
             return self.queue.refused(&uid, Instant::now());
         }
         self.queue.failed(&uid, Instant::now());
-        let message = format!("binding rejected: {error}");
+        let message = match error {
+            BindError::Posting(error) => format!("binding rejected: {error}"),
+            BindError::Volumes(error) => format!("running PreBind plugin \"VolumeBinding\": binding volumes: {error}"),
+        };
         self.record(&pod, Severity::Warning, "FailedScheduling", "Scheduling", message);
     }
 
@@ -260,18 +287,26 @@ impl Scheduler {
     }
 }
 
-async fn bind(client: Client, uid: String, pod: Arc<Pod>, node: String) -> Bound {
+async fn bind(client: Client, storage: Storage, uid: String, pod: Arc<Pod>, claims: Wanted, node: String) -> Bound {
+    let result = match volumes::bind(&client, &storage, &claims, &node).await {
+        Ok(()) => post(client, &uid, &pod, &node).await.map_err(BindError::Posting),
+        Err(error) => Err(BindError::Volumes(error)),
+    };
+    Bound { uid, pod, node, result }
+}
+
+async fn post(client: Client, uid: &str, pod: &Pod, node: &str) -> Result<(), kube::Error> {
     let namespace = pod.namespace().unwrap_or_default();
     let binding = Binding {
         metadata: ObjectMeta {
             name: Some(pod.name_any()),
             namespace: Some(namespace.clone()),
-            uid: Some(uid.clone()),
+            uid: Some(uid.to_owned()),
             ..Default::default()
         },
         target: ObjectReference {
             kind: Some("Node".into()),
-            name: Some(node.clone()),
+            name: Some(node.to_owned()),
             ..Default::default()
         },
     };
@@ -279,12 +314,7 @@ async fn bind(client: Client, uid: String, pod: Arc<Pod>, node: String) -> Bound
     let posted: Result<Status, _> = api
         .create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding)
         .await;
-    Bound {
-        result: posted.map(drop),
-        uid,
-        pod,
-        node,
-    }
+    posted.map(drop)
 }
 
 async fn sleep_until(due: Option<Instant>) {

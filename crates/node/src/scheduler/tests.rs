@@ -33,7 +33,9 @@ impl Rig {
         let (recorder, events) = Recorder::channel();
         let mut tasks = JoinSet::new();
         let identity = server.client_as("system:kube-scheduler", &[]);
-        tasks.spawn(Scheduler::new(identity, recorder, Arc::new(SystemClock)).run());
+        let storage = Storage::default();
+        storage.follow(&identity, &mut tasks);
+        tasks.spawn(Scheduler::new(identity, recorder, Arc::new(SystemClock), storage).run());
         Self {
             client,
             events,

@@ -4,6 +4,7 @@
 //! later. Must not know containers; the mounts are made by the runtime.
 
 mod payload;
+mod persistent;
 mod token;
 mod writer;
 
@@ -20,6 +21,7 @@ use super::env::Inputs;
 use crate::runtime::MemoryVolume;
 use crate::scheduler::requests::amount;
 pub(crate) use payload::Source;
+pub(crate) use persistent::{Claims, find as find_claims};
 pub(crate) use token::{Token, Tokens, wanted_tokens};
 
 /// A volume that could not be prepared; the text is that of the `FailedMount` event.
@@ -44,6 +46,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) pod: &'a Pod,
     pub(crate) inputs: &'a Inputs,
     pub(crate) tokens: &'a Tokens,
+    /// Folders of claims that are not linked yet.
+    pub(crate) claims: &'a Claims,
     pub(crate) around: &'a Surroundings,
 }
 
@@ -52,7 +56,9 @@ pub(crate) fn path_of(pod_dir: &Path, volume: &Volume) -> PathBuf {
     if let Some(host) = &volume.host_path {
         return PathBuf::from(&host.path);
     }
-    let plugin = if volume.config_map.is_some() {
+    let plugin = if is_persistent(volume) {
+        "kubernetes.io~persistent-volume-claim"
+    } else if volume.config_map.is_some() {
         "kubernetes.io~configmap"
     } else if volume.secret.is_some() {
         "kubernetes.io~secret"
@@ -64,6 +70,32 @@ pub(crate) fn path_of(pod_dir: &Path, volume: &Volume) -> PathBuf {
         "kubernetes.io~empty-dir"
     };
     pod_dir.join("volumes").join(plugin).join(&volume.name)
+}
+
+/// Whether it stands for a claim: what lies at [`path_of`] then is a link.
+pub(crate) fn is_persistent(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+}
+
+/// Which folders of the host pods may have.
+pub(crate) struct HostPaths<'a> {
+    /// All of them.
+    pub(crate) any: bool,
+    /// These in any case.
+    pub(crate) below: &'a Path,
+}
+
+impl HostPaths<'_> {
+    fn allow(&self, path: &Path) -> Result<(), String> {
+        let plain = path.components().all(|part| part != std::path::Component::ParentDir);
+        if self.any || (plain && path.starts_with(self.below)) {
+            return Ok(());
+        }
+        Err(format!(
+            "this node does not let pods mount `{}`: hostPath volumes are not allowed",
+            path.display()
+        ))
+    }
 }
 
 /// A volume without any source is an emptyDir.
@@ -100,13 +132,13 @@ pub(crate) fn memory_volumes(pod: &Pod, pod_dir: &Path) -> io::Result<Vec<Memory
 }
 
 /// Fills every volume, or brings it up to date. Says whether anything changed.
-pub(crate) fn prepare(contents: &Contents<'_>, pod_dir: &Path, allow_host_path: bool) -> Result<bool, MountFailure> {
+pub(crate) fn prepare(contents: &Contents<'_>, pod_dir: &Path, allowed: &HostPaths<'_>) -> Result<bool, MountFailure> {
     let spec = contents.pod.spec.clone().unwrap_or_default();
     let group = spec.security_context.as_ref().and_then(|context| context.fs_group);
     let group = group.and_then(|group| u32::try_from(group).ok());
     let mut changed = false;
     for volume in spec.volumes.iter().flatten() {
-        let done = prepare_one(contents, volume, pod_dir, group, allow_host_path);
+        let done = prepare_one(contents, volume, pod_dir, group, allowed);
         changed |= done.map_err(|cause| MountFailure {
             volume: volume.name.clone(),
             cause,
@@ -120,18 +152,31 @@ fn prepare_one(
     volume: &Volume,
     pod_dir: &Path,
     group: Option<u32>,
-    allow_host_path: bool,
+    allowed: &HostPaths<'_>,
 ) -> Result<bool, String> {
     let path = path_of(pod_dir, volume);
     let said = |error: io::Error| format!("writing `{}`: {error}", path.display());
     if let Some(host) = &volume.host_path {
-        if !allow_host_path {
-            return Err(format!(
-                "this node does not let pods mount `{}`: hostPath volumes are not allowed",
-                host.path
-            ));
-        }
+        allowed.allow(Path::new(&host.path))?;
         return host_path(host).map(|()| false);
+    }
+    if is_persistent(volume) {
+        let Some(found) = contents.claims.get(&volume.name) else {
+            return Ok(false);
+        };
+        allowed.allow(&found.path)?;
+        let context = contents
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.security_context.as_ref());
+        let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+        let read_only = volume
+            .persistent_volume_claim
+            .as_ref()
+            .and_then(|claim| claim.read_only)
+            == Some(true);
+        return persistent::link(found, &path, group, policy == Some("OnRootMismatch"), read_only).map(|()| true);
     }
     if in_memory(volume).is_some() {
         return Ok(false);
@@ -236,9 +281,14 @@ mod tests {
             pod,
             inputs,
             tokens: &Tokens::new(),
+            claims: &Claims::new(),
             around: &around,
         };
-        prepare(&contents, dir, false).map_err(|failure| failure.to_string())
+        let allowed = HostPaths {
+            any: false,
+            below: Path::new("/volumes"),
+        };
+        prepare(&contents, dir, &allowed).map_err(|failure| failure.to_string())
     }
 
     fn read(path: PathBuf) -> String {

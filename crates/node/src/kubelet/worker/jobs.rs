@@ -294,15 +294,21 @@ async fn fill(
             Err(error) => return Err(error.to_string()),
         }
     }
+    let dir = context.runtime.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+    let claims = volumes::find_claims(&context.client, pod, &dir).await?;
     let around = context.surroundings(ip.map(IpAddr::V4));
     let contents = Contents {
         pod,
         inputs: &inputs?,
         tokens,
+        claims: &claims,
         around: &around,
     };
-    let dir = context.runtime.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
-    volumes::prepare(&contents, &dir, context.allow_host_path)
+    let allowed = volumes::HostPaths {
+        any: context.allow_host_path,
+        below: &context.volumes,
+    };
+    volumes::prepare(&contents, &dir, &allowed)
         .map(drop)
         .map_err(|failure| failure.to_string())
 }

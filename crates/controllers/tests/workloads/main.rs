@@ -1,0 +1,8 @@
+//! The other workload controllers in process: volumes, StatefulSets, Jobs, CronJobs, DaemonSets. Time is paused.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+mod statefulset;
+mod volumes;
