@@ -7,10 +7,15 @@ use kube::CustomResourceExt as _;
 
 use crate::messaggio::Messaggio;
 use crate::replicatore::Replicatore;
+use crate::supercrud::Supercrud;
 
 /// Scenario and definition.
 fn all() -> Vec<(&'static str, CustomResourceDefinition)> {
-    vec![("messaggio", Messaggio::crd()), ("replicatore", Replicatore::crd())]
+    vec![
+        ("messaggio", Messaggio::crd()),
+        ("replicatore", Replicatore::crd()),
+        ("supercrud", Supercrud::crd()),
+    ]
 }
 
 /// The manifest of a definition.

@@ -16,6 +16,7 @@ mod operator;
 pub mod replicatore;
 #[cfg(target_os = "linux")]
 mod server;
+pub mod supercrud;
 #[cfg(target_os = "linux")]
 mod web;
 
@@ -35,6 +36,10 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("messaggio-operator", messaggio::main),
     #[cfg(target_os = "linux")]
     ("replicatore-operator", replicatore::main),
+    #[cfg(target_os = "linux")]
+    ("supercrud-application", supercrud::application),
+    #[cfg(target_os = "linux")]
+    ("supercrud-operator", supercrud::operator),
     #[cfg(target_os = "linux")]
     ("web", web::main),
 ];

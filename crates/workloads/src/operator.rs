@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -117,6 +121,18 @@ where
     };
     let recorder = Recorder::new(client.clone(), Reporter::from(by));
     recorder.publish(&event, &about.object_ref(&())).await
+}
+
+/// Server-side apply in the client's namespace: only the fields written here are ours, whatever else somebody sets stays.
+pub(crate) async fn apply<K>(client: &Client, by: &str, wanted: Value) -> kube::Result<K>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::default_namespaced(client.clone());
+    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+    let params = PatchParams::apply(by).force();
+    api.patch(name, &params, &Patch::Apply(&wanted)).await
 }
 
 /// How long to wait after an object's failures in a row: half a second, doubled each time, at most a minute.

@@ -157,8 +157,8 @@ async fn reconcile(resource: Arc<Replicatore>, context: Arc<Context>) -> kube::R
     }
     let client = &context.client;
     let made = async {
-        let deployment: Deployment = apply(client, deployment(&resource)).await?;
-        let _: Service = apply(client, service(&resource)).await?;
+        let deployment: Deployment = operator::apply(client, NAME, deployment(&resource)).await?;
+        let _: Service = operator::apply(client, NAME, service(&resource)).await?;
         Ok(deployment)
     };
     let made = made.await;
@@ -190,18 +190,6 @@ async fn reconcile(resource: Arc<Replicatore>, context: Arc<Context>) -> kube::R
 /// After a failure: soon, then less and less often.
 fn retry(resource: Arc<Replicatore>, _error: &kube::Error, context: Arc<Context>) -> Action {
     Action::requeue(context.backoff.failed(ObjectRef::from_obj(&*resource)))
-}
-
-/// Server-side apply: only the fields written here are ours, whatever else somebody sets stays.
-async fn apply<K>(client: &Client, wanted: Value) -> kube::Result<K>
-where
-    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let api: Api<K> = Api::default_namespaced(client.clone());
-    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
-    api.patch(name, &PatchParams::apply(NAME).force(), &Patch::Apply(&wanted))
-        .await
 }
 
 /// The pods of a resource.

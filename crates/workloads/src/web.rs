@@ -1,4 +1,4 @@
-//! A page on port 80, for labs without a registry: it says which pod answered.
+//! A page on port 80, for labs without a registry: it says which pod answered. Its log tells every request and the end.
 
 use std::sync::Arc;
 
