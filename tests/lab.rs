@@ -285,13 +285,13 @@ fn an_interrupted_up_is_exit_130_and_the_next_one_goes_on() {
 #[test]
 fn a_killed_up_is_finished_by_the_next_and_taken_away_by_down() {
     let Some(home) = Home::new() else { return };
-    // The cluster is there by then, and its start is in the journal.
-    for millis in [800, 1500] {
+    // Before the daemon, while it starts, while the pod does, and when all is up.
+    for millis in [30, 80, 150, 250, 400, 800, 1500] {
         let mut child = home.spawn(&["up", "cpu-hpa"]);
         std::thread::sleep(Duration::from_millis(millis));
         child.kill().unwrap();
         child.wait().unwrap();
-        if millis % 400 == 0 {
+        if millis % 200 == 0 {
             home.run(0, &["up", "cpu-hpa"]);
         }
         home.run(0, &["down", "cpu-hpa"]);

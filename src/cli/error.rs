@@ -1,4 +1,4 @@
-//! An error on its way to the user: text, hint, exit code.
+//! An error on its way to the user: text, hints, exit code.
 
 use crate::engine::folder::LockError;
 use crate::engine::graph::GraphError;
@@ -17,7 +17,7 @@ pub(super) struct CliError {
     pub(super) code: Code,
     pub(super) message: String,
     pub(super) seen: Vec<String>,
-    pub(super) hint: Option<String>,
+    pub(super) hints: Vec<String>,
 }
 
 impl CliError {
@@ -26,7 +26,7 @@ impl CliError {
             code,
             message: message.into(),
             seen: Vec::new(),
-            hint: None,
+            hints: Vec::new(),
         }
     }
 
@@ -39,7 +39,7 @@ impl CliError {
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hints.push(hint.into());
         self
     }
 
@@ -49,15 +49,16 @@ impl CliError {
         for line in &self.seen {
             text.push_str(&format!("\n  last seen: {line}"));
         }
-        if let Some(hint) = &self.hint {
-            text.push_str(&format!("\n  hint: {hint}"));
+        for hint in &self.hints {
+            // What is to be pasted keeps its lines, under the hint's own.
+            text.push_str(&format!("\n  hint: {}", hint.replace('\n', "\n        ")));
         }
         text
     }
 
     fn of(code: Code, error: &(dyn std::error::Error + 'static), hint: Option<String>) -> Self {
         Self {
-            hint,
+            hints: hint.into_iter().collect(),
             ..Self::new(code, chain(error))
         }
     }
@@ -135,7 +136,7 @@ impl From<StepError> for CliError {
             code: code(error.kind),
             message: error.message,
             seen: error.seen,
-            hint: error.hint,
+            hints: error.hints,
         }
     }
 }
@@ -160,13 +161,14 @@ mod tests {
             "Deployment cart 1/3".to_owned(),
             "pod `cart-x`: ImagePullBackOff".to_owned(),
         ])
-        .hint("look at the image's name");
+        .hint("look at the image's name")
+        .hint("or run it as root:\nsudo k8slab up");
         let error = CliError::from(error);
         assert_eq!(error.code, Code::NotReady);
         assert_eq!(
             error.report(),
             "error: waiting for Deployment `shop/cart` to be ready: gave up after 2m\n  last seen: Deployment cart 1/3\n  \
-             last seen: pod `cart-x`: ImagePullBackOff\n  hint: look at the image's name"
+             last seen: pod `cart-x`: ImagePullBackOff\n  hint: look at the image's name\n  hint: or run it as root:\n        sudo k8slab up"
         );
     }
 }

@@ -224,7 +224,7 @@ fn recipes(app: &App, scenario: &Scenario) -> BTreeMap<String, Result<Recipe, St
                     };
                     Recipe::read(name, dockerfile, text, pantry, &mut digests).map_err(|error| {
                         let mut failed = StepError::new(FailureKind::Failed, chain(&error));
-                        failed.hint = error.hint();
+                        failed.hints.extend(error.hint());
                         failed
                     })
                 });

@@ -156,8 +156,8 @@ impl Embedded {
         self.home.cluster(NAME).path().join(MADE_BY_UP)
     }
 
-    async fn launch(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Result<Cluster, StepError>, StepError> {
-        // The daemon may be root's; the folder that it lives in is the user's.
+    /// The daemon may be root's; the folder that it lives in is the user's.
+    fn make_home(&self) -> Result<(), StepError> {
         let made = self.owner.act(|| paths::create_private_folder(&self.path));
         made.map_err(|error| {
             let doing = format!("making the state folder `{}`", self.path.display());
@@ -165,7 +165,12 @@ impl Embedded {
         })?;
         // So is the image store, which the daemon would make as well.
         let made = self.owner.act(|| image::Store::open(self.home.images()));
-        made.map_err(|error| store_error("making the image store", &error))?;
+        made.map(drop)
+            .map_err(|error| store_error("making the image store", &error))
+    }
+
+    async fn launch(&self, note: &(dyn Fn(String) + Send + Sync)) -> Result<Result<Cluster, StepError>, StepError> {
+        self.make_home()?;
         let settings = Settings {
             name: NAME.to_owned(),
             speed: self.speed,
@@ -179,17 +184,21 @@ impl Embedded {
 
 /// The daemon's words, and what they mean for the exit code.
 fn daemon_error(error: &client::Error) -> StepError {
-    let (kind, hint) = match error {
-        client::Error::Format(_) => (FailureKind::Newer, None),
-        // Privileges, kernel features: it tells what is missing and what to do itself.
-        client::Error::Refused(_) => (FailureKind::Prerequisite, None),
-        client::Error::OtherSpeed { .. } => (FailureKind::Prerequisite, None),
-        client::Error::NotReady { .. } => (FailureKind::NotReady, None),
-        client::Error::Folder { .. } => (FailureKind::Failed, Some("set `K8SLAB_HOME` to a folder that is yours")),
-        _ => (FailureKind::Failed, None),
+    let (kind, hints) = match error {
+        client::Error::Format(_) => (FailureKind::Newer, Vec::new()),
+        // Privileges, kernel features: the daemon tells itself what is missing and what to do.
+        client::Error::Refused(why) if why.prerequisite => (FailureKind::Prerequisite, why.hints.clone()),
+        client::Error::Refused(why) => (FailureKind::Failed, why.hints.clone()),
+        client::Error::OtherSpeed { .. } => (FailureKind::Prerequisite, Vec::new()),
+        client::Error::NotReady { .. } => (FailureKind::NotReady, Vec::new()),
+        client::Error::Folder { .. } => {
+            let hint = "set `K8SLAB_HOME` to a folder that is yours";
+            (FailureKind::Failed, vec![hint.to_owned()])
+        }
+        _ => (FailureKind::Failed, Vec::new()),
     };
     let mut failed = StepError::new(kind, crate::steps::chain(error));
-    failed.hint = hint.map(str::to_owned);
+    failed.hints = hints;
     failed
 }
 
@@ -248,14 +257,18 @@ impl Provider for Embedded {
 
     fn ensure<'a>(&'a self, note: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<Cluster, StepError>> {
         Box::pin(async move {
-            let absent = self.state()? == State::Absent;
-            let cluster = self.launch(note).await??;
-            if absent {
-                // Beside what it is about, so that it goes when that goes.
-                let written = std::fs::write(self.marker(), b"");
+            if self.state()? == State::Absent {
+                // Before there is anything to mark: whoever is killed from here on leaves nothing that `down` would
+                // take for somebody else's. Beside what it is about, so that it goes when that goes.
+                self.make_home()?;
+                let written = self
+                    .home
+                    .cluster(NAME)
+                    .create()
+                    .and_then(|()| std::fs::write(self.marker(), b""));
                 written.map_err(|error| StepError::failed("marking the cluster as made by `up`", &error))?;
             }
-            Ok(cluster)
+            self.launch(note).await?
         })
     }
 
@@ -322,14 +335,17 @@ impl Provider for Embedded {
 
     fn release(&self, force: bool) -> BoxFuture<'_, Result<String, StepError>> {
         Box::pin(async move {
-            if self.state()? == State::Absent {
-                return Ok("the cluster was gone".to_owned());
-            }
-            if !force && !self.marker().exists() {
+            let absent = self.state()? == State::Absent;
+            if self.marker().exists() || (force && !absent) {
+                self.delete().await?;
+            } else if !absent {
                 return Ok("the cluster stays".to_owned());
             }
-            self.delete().await?;
-            Ok("the cluster went with its last lab".to_owned())
+            Ok(if absent {
+                "the cluster was gone".to_owned()
+            } else {
+                "the cluster went with its last lab".to_owned()
+            })
         })
     }
 

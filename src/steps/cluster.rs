@@ -185,7 +185,7 @@ fn has_context(cx: &StepContext<'_>, session: &Session) -> Result<bool, StepErro
 
 fn config_error(error: crate::kubeconfig::ConfigError) -> StepError {
     let mut failed = StepError::new(FailureKind::Failed, super::chain(&error));
-    failed.hint = error.hint();
+    failed.hints.extend(error.hint());
     failed
 }
 

@@ -223,7 +223,7 @@ impl From<k8s::Error> for StepError {
             k8s::Error::Stopped { .. } => FailureKind::Stopped,
             _ => FailureKind::Failed,
         };
-        let hint = error.hint();
+        let hints = error.hint().into_iter().collect();
         let message = chain(&error);
         let seen = match error {
             k8s::Error::NotReady { seen, .. } => seen,
@@ -233,7 +233,7 @@ impl From<k8s::Error> for StepError {
             kind,
             message,
             seen,
-            hint,
+            hints,
         }
     }
 }

@@ -142,8 +142,9 @@ pub struct StepError {
     pub message: String,
     /// What was last seen, one line each.
     pub seen: Vec<String>,
-    /// What to try next.
-    pub hint: Option<String>,
+    /// What to try next, the best first; a hint may have several lines.
+    #[serde(default)]
+    pub hints: Vec<String>,
 }
 
 impl StepError {
@@ -153,7 +154,7 @@ impl StepError {
             kind,
             message: message.into(),
             seen: Vec::new(),
-            hint: None,
+            hints: Vec::new(),
         }
     }
 
@@ -170,7 +171,7 @@ impl StepError {
     /// The same with something to try.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hints.push(hint.into());
         self
     }
 
