@@ -1,4 +1,6 @@
-//! `/openapi/v3`: the embedded documents, decompressed when somebody reads them.
+//! `/openapi/v3`: the embedded documents, decompressed when somebody reads them; [`v2`] is made of them.
+
+pub(crate) mod v2;
 
 use apimachinery::status::Status;
 use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};

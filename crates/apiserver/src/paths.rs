@@ -18,6 +18,7 @@ pub(crate) async fn handle(call: &Call) -> Answer {
         "/version" => version(call),
         "/healthz" | "/livez" | "/readyz" => health::handle(call, path),
         "/metrics" => health::metrics(call),
+        "/openapi/v2" => openapi::v2::document(call).await,
         "/openapi/v3" => openapi::index(call),
         "/openid/v1/jwks" => {
             let bytes = respond::to_bytes(&oidc::key_set(call.api.pki.signer()));
@@ -74,6 +75,7 @@ fn index(call: &Call) -> Answer {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
         "/readyz",

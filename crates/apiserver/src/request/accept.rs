@@ -74,6 +74,11 @@ impl Accept {
         self.0.is_empty() || self.0.iter().any(|clause| clause.covers(media_type))
     }
 
+    /// Whether `media_type` is named, wild cards aside.
+    pub(crate) fn names(&self, media_type: &str) -> bool {
+        self.0.iter().any(|clause| clause.media_type == media_type)
+    }
+
     /// Whether the client prefers the aggregated form of discovery.
     pub(crate) fn aggregated_discovery(&self) -> bool {
         self.0.iter().find_map(|clause| clause.discovery()).unwrap_or(false)
