@@ -21,7 +21,7 @@ pub struct Record {
 }
 
 /// What a backend holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// The last committed revision.
     pub revision: u64,
@@ -41,7 +41,10 @@ pub enum BackendError {
         detail: String,
     },
     /// Written by another release.
-    #[error("store `{}` has format {found}, this program reads format {expected}", path.display())]
+    #[error(
+        "store `{}` has format {found}, written by k8slab {}; this is k8slab {}, which reads format {expected}",
+        path.display(), written_by.as_deref().unwrap_or("of another version"), env!("CARGO_PKG_VERSION")
+    )]
     Format {
         /// The file.
         path: PathBuf,
@@ -49,6 +52,8 @@ pub enum BackendError {
         found: u64,
         /// What this program reads.
         expected: u64,
+        /// The version that wrote it, if it said so.
+        written_by: Option<String>,
     },
     /// Another process has it open.
     #[error("store `{}` is in use by another process", path.display())]

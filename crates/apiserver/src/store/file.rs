@@ -1,8 +1,9 @@
 //! `File`: the store on disk, one redb file.
 //!
 //! Layout, format 1: table `objects` maps `RESOURCE '\0' KEY` to the revision (8 bytes, big endian) and the object's
-//! JSON; table `meta` holds `format` and `revision`. A new store is made beside its place and renamed, so an empty or
-//! cut file in that place is a corrupted store, never a new one. Nothing here moves or deletes a file that was there.
+//! JSON; table `meta` holds `format` and `revision`, table `program` the version that wrote it last. A new store is made
+//! beside its place and renamed, so an empty or cut file in that place is a corrupted store, never a new one. Nothing
+//! here deletes a file that was there.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::{Backend, BackendError, Contents, Key, Record};
 
@@ -21,10 +22,36 @@ const CACHE: usize = 1 << 20;
 
 const OBJECTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("objects");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const PROGRAM: TableDefinition<'_, &str, &str> = TableDefinition::new("program");
+
+/// A file is compacted at start if it is larger than this, and …
+const COMPACT_FROM: u64 = 8 << 20;
+/// … than this many times what is in it.
+const COMPACT_TIMES: u64 = 4;
+
+/// What redb's pages lie on. A file; in tests something that fails as disks do.
+pub(super) trait Medium: Send + 'static {
+    /// Opens what is there.
+    fn open(&self, builder: &Builder) -> Result<Database, DatabaseError>;
+
+    /// Bytes taken.
+    fn size(&self) -> io::Result<u64>;
+}
+
+impl Medium for PathBuf {
+    fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
+        builder.open(self)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(fs::metadata(self)?.len())
+    }
+}
 
 /// A redb file that takes commits.
 pub struct File {
     path: PathBuf,
+    medium: Box<dyn Medium>,
     database: Option<Database>,
 }
 
@@ -32,16 +59,42 @@ impl File {
     /// Opens the store at `path`, or makes a new one if there is no such file.
     pub fn open(path: &Path) -> Result<(Self, Contents), BackendError> {
         if !path.try_exists().map_err(|error| io_error("opening", path, &error))? {
-            create(path)?;
+            create(path, &Contents::default())?;
         }
-        let (database, contents) = load(path)?;
-        Ok((
-            Self {
-                path: path.to_owned(),
-                database: Some(database),
-            },
-            contents,
-        ))
+        Self::over(path, Box::new(path.to_owned()))
+    }
+
+    /// The store that lies on `medium`; errors call it `path`.
+    pub(super) fn over(path: &Path, medium: Box<dyn Medium>) -> Result<(Self, Contents), BackendError> {
+        let (database, contents) = load(path, &*medium)?;
+        let file = Self {
+            path: path.to_owned(),
+            medium,
+            database: Some(database),
+        };
+        Ok((file, contents))
+    }
+
+    /// Puts a store with `contents` in the place `path`. One that is there, in whatever state, is kept beside it under
+    /// the name that comes back.
+    pub fn replace(path: &Path, contents: &Contents) -> Result<Option<PathBuf>, BackendError> {
+        let there = path.try_exists().map_err(|error| io_error("replacing", path, &error))?;
+        let kept = there.then(|| keep(path)).transpose()?;
+        create(path, contents)?;
+        Ok(kept)
+    }
+}
+
+/// Gives the file a second name, so that it stays when another one takes its place.
+fn keep(path: &Path) -> Result<PathBuf, BackendError> {
+    let mut number = 1;
+    loop {
+        let kept = path.with_extension(format!("replaced-{number}"));
+        match fs::hard_link(path, &kept) {
+            Ok(()) => return Ok(kept),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(io_error("keeping", path, &error)),
+        }
     }
 }
 
@@ -57,15 +110,15 @@ impl Backend for File {
 
     fn recover(&mut self) -> Result<u64, BackendError> {
         self.database = None;
-        let database = open(&self.path)?;
+        let database = open(&self.path, &*self.medium)?;
         let revision = guarded(&self.path, || Ok(meta(&database, &self.path)?.unwrap_or_default()))?;
         self.database = Some(database);
         Ok(revision)
     }
 }
 
-/// Makes an empty store at a temporary name and moves it to its place.
-fn create(path: &Path) -> Result<(), BackendError> {
+/// Makes a store at a temporary name and moves it to its place.
+fn create(path: &Path, contents: &Contents) -> Result<(), BackendError> {
     let doing = "creating";
     let temporary = path.with_extension("new");
     match fs::remove_file(&temporary) {
@@ -75,7 +128,7 @@ fn create(path: &Path) -> Result<(), BackendError> {
     let database = builder()
         .create(&temporary)
         .map_err(|error| describe(doing, path, error.into()))?;
-    write(&database, &[], 1).map_err(|error| describe(doing, path, error))?;
+    write(&database, &contents.records, contents.revision.max(1)).map_err(|error| describe(doing, path, error))?;
     drop(database);
     fs::rename(&temporary, path).map_err(|error| io_error(doing, path, &error))?;
     if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -87,31 +140,26 @@ fn create(path: &Path) -> Result<(), BackendError> {
     Ok(())
 }
 
-fn builder() -> redb::Builder {
+pub(super) fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     builder
 }
 
-fn open(path: &Path) -> Result<Database, BackendError> {
-    let size = fs::metadata(path)
-        .map_err(|error| io_error("opening", path, &error))?
-        .len();
+fn open(path: &Path, medium: &dyn Medium) -> Result<Database, BackendError> {
+    let size = medium.size().map_err(|error| io_error("opening", path, &error))?;
     if size == 0 {
-        return Err(BackendError::Corrupted {
-            path: path.to_owned(),
-            detail: "the file is empty".to_owned(),
-        });
+        return Err(corrupted(path, "the file is empty"));
     }
     guarded(path, || {
-        builder()
-            .open(path)
+        medium
+            .open(&builder())
             .map_err(|error| describe("opening", path, error.into()))
     })
 }
 
-fn load(path: &Path) -> Result<(Database, Contents), BackendError> {
-    let database = open(path)?;
+fn load(path: &Path, medium: &dyn Medium) -> Result<(Database, Contents), BackendError> {
+    let mut database = open(path, medium)?;
     let contents = guarded(path, || {
         let Some(revision) = meta(&database, path)? else {
             return Err(corrupted(path, "it has no revision"));
@@ -121,6 +169,25 @@ fn load(path: &Path) -> Result<(Database, Contents), BackendError> {
             records: records(&database, path)?,
         })
     })?;
+    let size = medium.size().map_err(|error| io_error("opening", path, &error))?;
+    let used: usize = contents
+        .records
+        .iter()
+        .filter_map(|record| Some(record.bytes.as_ref()?.len()))
+        .sum();
+    if size > COMPACT_FROM && size / COMPACT_TIMES > used as u64 {
+        let compacted = guarded(path, || {
+            database
+                .compact()
+                .map_err(|error| describe("compacting", path, error.into()))
+        })?;
+        tracing::info!(
+            before = size,
+            after = medium.size().unwrap_or_default(),
+            compacted,
+            "store: compacted"
+        );
+    }
     Ok((database, contents))
 }
 
@@ -137,15 +204,25 @@ fn meta(database: &Database, path: &Path) -> Result<Option<u64>, BackendError> {
             path: path.to_owned(),
             found,
             expected: FORMAT,
+            written_by: program(database),
         }),
         (None, _) => Err(corrupted(path, "it has no format number")),
     }
 }
 
+/// The version that wrote the store last; `None` where it did not say.
+fn program(database: &Database) -> Option<String> {
+    let table = database.begin_read().ok()?.open_table(PROGRAM).ok()?;
+    Some(table.get("version").ok()??.value().to_owned())
+}
+
 fn records(database: &Database, path: &Path) -> Result<Vec<Record>, BackendError> {
     type Raw = Vec<(Vec<u8>, Vec<u8>)>;
     let read = || -> Result<Raw, redb::Error> {
-        let table = database.begin_read()?.open_table(OBJECTS)?;
+        let table = match database.begin_read()?.open_table(OBJECTS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Raw::new()),
+            table => table?,
+        };
         table
             .iter()?
             .map(|entry| Ok(entry.map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))?))
@@ -192,6 +269,11 @@ fn write(database: &Database, records: &[Record], revision: u64) -> Result<(), r
         let mut meta = transaction.open_table(META)?;
         meta.insert("format", FORMAT)?;
         meta.insert("revision", revision)?;
+        let mut program = transaction.open_table(PROGRAM)?;
+        let version = env!("CARGO_PKG_VERSION");
+        if program.get("version")?.is_none_or(|found| found.value() != version) {
+            program.insert("version", version)?;
+        }
     }
     // redb's default durability: `commit` returns after fsync.
     transaction.commit()?;
