@@ -165,7 +165,10 @@ fn aggregated_resource(resource: &Resource) -> Value {
     put("resource", resource.plural.as_str().into());
     put(
         "responseKind",
-        json!({"group": "", "version": "", "kind": resource.kind}),
+        match resource.custom {
+            Some(_) => json!({"group": resource.group, "version": resource.version, "kind": resource.kind}),
+            None => json!({"group": "", "version": "", "kind": resource.kind}),
+        },
     );
     put(
         "scope",

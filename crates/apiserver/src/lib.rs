@@ -13,6 +13,7 @@ pub mod bootstrap;
 mod call;
 mod config;
 mod connector;
+mod custom;
 mod discovery;
 mod dispatch;
 mod forward;

@@ -1,6 +1,10 @@
-//! `/openapi/v3`: the embedded documents, decompressed when somebody reads them; [`v2`] is made of them.
+//! `/openapi/v3`: the embedded documents, decompressed when somebody reads them, and those of custom resources; [`v2`] is
+//! made of the embedded ones.
 
 pub(crate) mod v2;
+
+use std::io;
+use std::sync::Arc;
 
 use apimachinery::status::Status;
 use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
@@ -10,8 +14,10 @@ use sha2::{Digest, Sha512};
 
 use crate::body::Body;
 use crate::call::{Answer, Call};
-use crate::resources::{archive, document as member_name};
+use crate::custom;
+use crate::resources::{Resource, archive, document as member_name};
 use crate::respond;
+use crate::store::{Key, Object};
 
 /// Every document and the hash under which it may be kept for ever.
 pub(crate) fn index(call: &Call) -> Answer {
@@ -23,7 +29,7 @@ pub(crate) fn index(call: &Call) -> Answer {
                 "" => format!("api/{version}"),
                 group => format!("apis/{group}/{version}"),
             };
-            let url = format!("/openapi/v3/{name}?hash={}", hash(&name));
+            let url = format!("/openapi/v3/{name}?hash={}", hash(call, &group.name, version));
             paths.insert(name, json!({"serverRelativeURL": url}));
         }
     }
@@ -53,7 +59,7 @@ pub(crate) async fn document(call: &Call, path: &str) -> Answer {
     if !call.api.table().has_version(group, version) {
         return Err(Status::path_not_found());
     }
-    let hash = hash(name);
+    let hash = hash(call, group, version);
     let etag = format!("\"{hash}\"");
     let asked = call.query.text("hash");
     if asked.is_some_and(|asked| asked != hash) {
@@ -70,10 +76,17 @@ pub(crate) async fn document(call: &Call, path: &str) -> Answer {
     {
         return Ok(with_etag(empty(StatusCode::NOT_MODIFIED), &etag));
     }
-    let member = member_name(group, version);
-    let document = tokio::task::spawn_blocking(move || archive::member(&member))
-        .await
-        .map_err(Status::internal)?;
+    let document = match custom_resources(call, group, version) {
+        resources if resources.is_empty() => {
+            let member = member_name(group, version);
+            tokio::task::spawn_blocking(move || archive::member(&member)).await
+        }
+        resources => {
+            let (group, version) = (group.to_owned(), version.to_owned());
+            tokio::task::spawn_blocking(move || custom_document(&group, &version, &resources)).await
+        }
+    };
+    let document = document.map_err(Status::internal)?;
     let document = document.map_err(Status::internal)?.ok_or_else(Status::path_not_found)?;
     let mut response = with_etag(respond::json(StatusCode::OK, document.into()), &etag);
     if asked.is_some() {
@@ -90,9 +103,49 @@ pub(crate) async fn document(call: &Call, path: &str) -> Answer {
     Ok(response)
 }
 
-/// Changes with the archive, so with the document.
-fn hash(name: &str) -> String {
-    archive::hex(&Sha512::digest(format!("{}/{name}", archive::digest())))
+/// Changes with the document: with the archive, and with the definitions of custom resources.
+fn hash(call: &Call, group: &str, version: &str) -> String {
+    let mut digest = Sha512::new();
+    digest.update(format!("{}/{group}/{version}", archive::digest()));
+    for (_, name) in custom_names(call, group, version) {
+        if let Some(definition) = call.api.store.object(custom::definitions(), &Key::new(None, &name)) {
+            digest.update(format!("{name}@{}", definition.revision));
+        }
+    }
+    archive::hex(&digest.finalize())
+}
+
+/// The custom resources of a version, with the names of their definitions.
+fn custom_names(call: &Call, group: &str, version: &str) -> Vec<(Arc<Resource>, String)> {
+    let table = call.api.table();
+    let custom = table
+        .version(group, version)
+        .filter(|resource| resource.custom.is_some());
+    custom
+        .map(|resource| (resource.clone(), resource.stored_as.to_string()))
+        .collect()
+}
+
+/// The custom resources of a version, each with its definition.
+fn custom_resources(call: &Call, group: &str, version: &str) -> Vec<(Arc<Resource>, Object)> {
+    let names = custom_names(call, group, version).into_iter();
+    names
+        .filter_map(|(resource, name)| {
+            let definition = call.api.store.object(custom::definitions(), &Key::new(None, &name))?;
+            Some((resource, definition))
+        })
+        .collect()
+}
+
+fn custom_document(group: &str, version: &str, resources: &[(Arc<Resource>, Object)]) -> io::Result<Option<Vec<u8>>> {
+    let definitions: Vec<Value> = resources.iter().map(|(_, definition)| definition.value()).collect();
+    let pairs: Vec<(&Resource, &Value)> = resources
+        .iter()
+        .zip(&definitions)
+        .map(|((resource, _), definition)| (&**resource, definition))
+        .collect();
+    let document = custom::document(group, version, &pairs)?;
+    serde_json::to_vec(&document).map(Some).map_err(io::Error::other)
 }
 
 /// RFC 9110 §5.6.7.

@@ -16,6 +16,7 @@ use crate::api::Api;
 use crate::auth::{Identity, Pki, PkiError};
 use crate::body::{Body, BoxError};
 use crate::config::{Config, Storage};
+use crate::custom;
 use crate::dispatch::{Caller, dispatch};
 use crate::resources::Table;
 use crate::store::{BackendError, File, Store, View};
@@ -71,6 +72,7 @@ impl Server {
         seed::plant(&api)
             .await
             .map_err(|status| OpenError::Bootstrap(Box::new(status)))?;
+        custom::refresh(&api).await;
         Ok(Self { api })
     }
 

@@ -9,6 +9,8 @@ mod resource;
 mod schemas;
 mod table;
 
+pub(crate) use resource::api_version;
 pub use resource::{Resource, Subresource, Verb, Verbs};
 pub(crate) use schemas::{SchemaCache, document};
+pub(crate) use table::stored_head;
 pub use table::{Group, Table};

@@ -1,8 +1,11 @@
 //! One row of the table: what the API server knows about a resource.
 
+use std::sync::Arc;
+
 use apimachinery::gvk::{GroupKind, GroupResource, GroupVersionKind};
 
 use super::conversion::Conversion;
+use crate::custom;
 
 /// A verb of the API on a resource, as discovery lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +130,8 @@ pub struct Resource {
     pub(crate) stored_as: GroupResource,
     /// What each stored object starts with: `{"kind":"Pod","apiVersion":"v1",`.
     pub(crate) stored_head: String,
+    /// What a CustomResourceDefinition says of it; `None` of built-in resources.
+    pub(crate) custom: Option<Arc<custom::Version>>,
 }
 
 impl Resource {
@@ -137,7 +142,10 @@ impl Resource {
 
     /// Kind of a list.
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+        match &self.custom {
+            Some(custom) => custom.list_kind().to_owned(),
+            None => format!("{}List", self.kind),
+        }
     }
 
     /// Group and plural.

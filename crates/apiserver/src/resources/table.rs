@@ -61,9 +61,10 @@ impl Table {
         Ok(table)
     }
 
-    /// Adds a version of a group behind those that are there.
+    /// Adds resources to a version of a group; a new version comes behind those that are there.
     pub fn add_version(&mut self, group: &str, version: &str, resources: Vec<Resource>) {
         match self.groups.iter_mut().find(|known| known.name == group) {
+            Some(known) if known.versions.iter().any(|there| there == version) => {}
             Some(known) => known.versions.push(version.to_owned()),
             None => self.groups.push(Group {
                 name: group.to_owned(),
@@ -225,6 +226,7 @@ impl ResourceList {
                 conversion,
                 stored_as,
                 stored_head,
+                custom: None,
             });
         }
         resources

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::table::{self, TableOptions};
-use super::{Partial, metadata_value, served, served_value, to_bytes, with_type};
+use super::table::{self, Columns, TableOptions};
+use super::{Partial, is_served_as_stored, metadata_value, served, served_value, to_bytes, with_type};
 use crate::body::Body;
 use crate::call::{Answer, Call};
 use crate::request::Representation;
@@ -62,12 +62,12 @@ pub(crate) fn list(call: &Call, resource: &Arc<Resource>, objects: Vec<(Key, Obj
         }
         Representation::Table(form) => {
             let options = TableOptions::read(&call.query, form)?;
-            let kind = resource.gvk();
+            let columns = Columns::of(resource);
             let resource = resource.clone();
             let values = objects
                 .into_iter()
                 .map(move |(_, object)| served_value(&resource, &object));
-            let table = table::of_list(&kind, values, options, meta, call.api.now());
+            let table = table::of_list(columns, values, options, meta, call.api.now());
             Ok(with_type(StatusCode::OK, "application/json", Body::lazy(table)))
         }
     }
@@ -118,7 +118,7 @@ fn pieces(resource: &Resource, objects: &[(Key, Object)], meta: &ListMeta) -> Ve
 
 /// The object without its opening brace, kind and version.
 fn item(resource: &Resource, object: &Object) -> Bytes {
-    if resource.conversion.is_none() && object.bytes.starts_with(resource.stored_head.as_bytes()) {
+    if is_served_as_stored(resource, object) && object.bytes.starts_with(resource.stored_head.as_bytes()) {
         return object.bytes.slice(resource.stored_head.len()..);
     }
     let Value::Object(mut map) = served_value(resource, object) else {

@@ -25,25 +25,28 @@ use crate::store::Object;
 pub(crate) use headers::finish;
 pub(crate) use list::{ListMeta, list, list_value};
 pub(crate) use metadata::{Partial, metadata_value};
-pub(crate) use table::{TableOptions, of_object as table};
+pub(crate) use table::{Columns, TableOptions, of_object as table};
 
 /// One stored object.
 pub(crate) fn object(call: &Call, resource: &Resource, code: StatusCode, object: &Object) -> Answer {
     match call.accept.representation()? {
         Representation::Object => Ok(json(code, served(resource, object))),
-        _ => value(call, code, &served_value(resource, object)),
+        _ => shown(call, code, &served_value(resource, object), || Columns::of(resource)),
     }
 }
 
 /// One object that is not stored as such: a `Scale`, a review, the result of a dry run.
 pub(crate) fn value(call: &Call, code: StatusCode, value: &Value) -> Answer {
+    shown(call, code, value, || Columns::BuiltIn(gvk_of(value)))
+}
+
+fn shown(call: &Call, code: StatusCode, value: &Value, columns: impl FnOnce() -> Columns) -> Answer {
     let body = match call.accept.representation()? {
         Representation::Object => to_bytes(value),
         Representation::Metadata(form) => to_bytes(&Partial::of(value, form)),
         Representation::Table(form) => {
             let options = TableOptions::read(&call.query, form)?;
-            let kind = gvk_of(value);
-            table(&kind, value, &options, call.api.now())
+            table(&columns(), value, &options, call.api.now())
         }
     };
     Ok(json(code, body))
@@ -92,9 +95,9 @@ pub(crate) fn with_type(code: StatusCode, media_type: &'static str, body: Body) 
 
 /// The object as this resource's version shows it.
 pub(crate) fn served(resource: &Resource, object: &Object) -> Bytes {
-    match resource.conversion {
-        None => object.bytes.clone(),
-        Some(_) => to_bytes(&served_value(resource, object)),
+    match is_served_as_stored(resource, object) {
+        true => object.bytes.clone(),
+        false => to_bytes(&served_value(resource, object)),
     }
 }
 
@@ -104,7 +107,18 @@ pub(crate) fn served_value(resource: &Resource, object: &Object) -> Value {
     if let Some(conversion) = resource.conversion {
         conversion.serve(&mut value);
     }
+    if let Some(custom) = resource.custom.as_ref().filter(|custom| !custom.is_current(object)) {
+        custom.serve(&mut value);
+    }
     value
+}
+
+/// Whether this resource's version shows the object as it is stored.
+fn is_served_as_stored(resource: &Resource, object: &Object) -> bool {
+    match &resource.custom {
+        Some(custom) => custom.is_current(object),
+        None => resource.conversion.is_none(),
+    }
 }
 
 pub(crate) fn to_bytes(value: &impl Serialize) -> Bytes {

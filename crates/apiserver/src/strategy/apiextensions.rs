@@ -1,5 +1,8 @@
 //! CustomResourceDefinition. After k/k `apiextensions-apiserver/pkg/registry/customresourcedefinition/strategy.go` at 1.36.
 
+mod definition;
+mod structural;
+
 use serde_json::{Value, json};
 
 use super::walk::{each, ensure_at, fill, fill_zero, flag, inner, list, text};
@@ -16,8 +19,23 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION: Strategy = Strategy {
             .collect();
         definition["status"]["storedVersions"] = versions.into();
     },
+    prepare_update: |definition, _| {
+        let versions = list(definition, &["spec", "versions"]);
+        let stored = versions.iter().find(|version| flag(version, &["storage"]));
+        let Some(name) = stored.map(|version| text(version, &["name"]).to_owned()) else {
+            return;
+        };
+        let known = definition["status"]["storedVersions"].as_array_mut();
+        if let Some(known) = known
+            && !known.iter().any(|known| *known == *name)
+        {
+            known.push(name.into());
+        }
+    },
     status: Status::Fresh(|| json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}})),
     generation: Generation::Spec,
+    validate: definition::validate,
+    validate_update: definition::validate_update,
     unconditional_update: false,
     ..Strategy::PLAIN
 };

@@ -38,6 +38,16 @@ pub(super) async fn new_object(
     mut body: Value,
     ownership: Ownership,
 ) -> Result<(Target, Object), Status> {
+    if target
+        .resource
+        .custom
+        .as_ref()
+        .is_some_and(|custom| custom.is_terminating())
+    {
+        let mut status = Status::method_not_supported(&target.group_resource(), "create");
+        "create not allowed while custom resource definition is terminating".clone_into(&mut status.message);
+        return Err(status);
+    }
     let given = metadata::text(&body, "name").to_owned();
     if !target.name.is_empty() && !given.is_empty() && target.name != given {
         return Err(Status::bad_request(format!(

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::write::refused;
 use super::{Target, metadata, rules};
 use crate::call::{Answer, Call};
+use crate::custom;
 use crate::request::{MediaType, decode_optional, invalid_options, read_dry_run};
 use crate::respond;
 use crate::store::{Action, Expect, Object, Write, WriteError};
@@ -214,6 +215,9 @@ async fn attempt(
     let before = current.value();
     options.check(target, &before)?;
     let mut object = before.clone();
+    if custom::is_definitions(&target.resource.stored_as) && !metadata::is_deleting(&object) {
+        custom::mark_terminating(&mut object, &time::format(call.api.now()));
+    }
     set_propagation_finalizers(&mut object, target, options);
     let grace = grace_period(&object, target, options);
     let already = metadata::is_deleting(&object);
@@ -288,7 +292,7 @@ async fn commit(call: &Call, target: &Target, current: &Object, action: Action) 
         expect: Expect::Revision(current.revision),
         action,
     };
-    call.api.store.write(write).await
+    call.api.write(write).await
 }
 
 /// Foreground and Orphan are finalizers that the garbage collector removes; they replace one another.

@@ -119,6 +119,10 @@ pub(super) async fn patch(call: &Call, target: &Target) -> Answer {
     if patch.of == PatchType::Apply {
         return apply(&writing, &patch.body).await;
     }
+    if patch.of == PatchType::Strategic && target.resource.custom.is_some() {
+        let [json, merge, _, apply] = PatchType::ACCEPTED;
+        return Err(Status::unsupported_media_type(&[json, merge, apply]));
+    }
     let known = Known::load(call, &target.resource).await?;
     let mut last = None;
     for _ in 0..ATTEMPTS {

@@ -21,7 +21,7 @@ use crate::admission::{Operation, Request, admit};
 use crate::allocation;
 use crate::call::Call;
 use crate::resources::Resource;
-use crate::strategy::{Strategy, strategy};
+use crate::strategy::{self, Strategy, strategy};
 
 /// Who is to be written down as the owner of what changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub(super) enum Ownership {
 
 /// The rules of the kind that is stored for this resource.
 pub(super) fn of(resource: &Resource) -> &'static Strategy {
+    if resource.custom.is_some() {
+        return strategy::custom(resource.has_status());
+    }
     strategy(&stored_kind(resource))
 }
 
@@ -72,7 +75,28 @@ impl Known {
     /// Brings the object into the form that decoding into Go's types and encoding again would give it.
     pub(super) fn conform(&self, writing: &Writing<'_>, object: &mut Value) -> Result<(), Status> {
         let Some(schema) = self.schema() else { return Ok(()) };
+        if writing.target.resource.custom.is_some() {
+            return self.conform_metadata(writing, object);
+        }
         conform(object, schema).map_err(|mismatch| {
+            let (kind, version) = (&self.kind.kind, &writing.target.resource.version);
+            Status::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: {mismatch}"
+            ))
+        })
+    }
+}
+
+impl Known {
+    /// Custom resources are stored as sent, but for what every object has.
+    fn conform_metadata(&self, writing: &Writing<'_>, object: &mut Value) -> Result<(), Status> {
+        let Some(schema) = self.schema().and_then(|schema| schema.field("metadata")) else {
+            return Ok(());
+        };
+        let Some(metadata) = object.get_mut("metadata") else {
+            return Ok(());
+        };
+        conform(metadata, schema).map_err(|mismatch| {
             let (kind, version) = (&self.kind.kind, &writing.target.resource.version);
             Status::bad_request(format!(
                 "{kind} in version \"{version}\" cannot be handled as a {kind}: {mismatch}"
@@ -162,7 +186,10 @@ pub(super) fn check_conditional(target: &Target, body: &Value) -> Result<(), Sta
 
 fn own(writing: &Writing<'_>, known: &Known, before: Option<&Value>, after: &mut Value) {
     let Some(schema) = known.schema() else { return };
-    let api_version = after["apiVersion"].as_str().unwrap_or_default().to_owned();
+    let api_version = match writing.target.resource.custom {
+        Some(_) => writing.target.resource.api_version(),
+        None => after["apiVersion"].as_str().unwrap_or_default().to_owned(),
+    };
     let manager = writing.manager();
     let reset = reset_fields(writing.target);
     let writer = writer(writing, &manager, &api_version, &reset, writing.call.api.now());

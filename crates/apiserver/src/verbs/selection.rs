@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Target;
 use crate::request::ListOptions;
 use crate::resources::Resource;
+use crate::respond;
 use crate::store::{Key, Object};
 use crate::strategy;
 
@@ -90,10 +91,7 @@ impl Selection {
         if !self.reads_fields {
             return true;
         }
-        let mut value = object.value();
-        if let Some(conversion) = resource.conversion {
-            conversion.serve(&mut value);
-        }
+        let value = respond::served_value(resource, object);
         self.fields
             .matches(|field| by_key(field).or_else(|| field_value(resource, &value, field)))
     }
@@ -126,6 +124,12 @@ fn or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<Stri
 }
 
 fn check_field(resource: &Resource, field: &str) -> Result<(), Status> {
+    if let Some(custom) = &resource.custom {
+        return match custom.selectable(&Value::Null, field) {
+            Some(_) => Ok(()),
+            None => Err(Status::bad_request(format!("field label not supported: {field}"))),
+        };
+    }
     match strategy::fields(&resource.gvk(), &Value::Null, field) {
         Ok(_) => Ok(()),
         Err(unknown) => Err(Status::bad_request(unknown.to_string())),
@@ -133,6 +137,9 @@ fn check_field(resource: &Resource, field: &str) -> Result<(), Status> {
 }
 
 fn field_value(resource: &Resource, value: &Value, field: &str) -> Option<String> {
+    if let Some(custom) = &resource.custom {
+        return custom.selectable(value, field);
+    }
     strategy::fields(&resource.gvk(), value, field)
         .ok()
         .map(Option::unwrap_or_default)

@@ -159,7 +159,7 @@ async fn remove(call: &Call, target: &Target, current: &Object, last: Value, dry
         expect: Expect::Revision(current.revision),
         action: Action::Delete(last),
     };
-    call.api.store.write(write).await.map_err(|error| raced(target, error))
+    call.api.write(write).await.map_err(|error| raced(target, error))
 }
 
 fn keep_what_only_the_server_sets(new: &mut Value, old: &Value) {

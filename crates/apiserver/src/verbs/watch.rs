@@ -22,7 +22,7 @@ use super::selection::Selection;
 use crate::body::Body;
 use crate::call::{Answer, Call};
 use crate::request::{ListOptions, Representation};
-use crate::respond::{self, TableOptions};
+use crate::respond::{self, Columns, TableOptions};
 use crate::store::{Change, Event, Expired, Object};
 use std::sync::Arc;
 
@@ -178,6 +178,7 @@ impl Watch {
                     }
                 }
                 () = self.api.closing.cancelled() => return None,
+                () = gone(&self.resource) => return None,
                 () = tokio::time::sleep_until(wake) => {
                     let now = Instant::now();
                     if now >= self.deadline {
@@ -238,7 +239,7 @@ impl Watch {
         });
         let line = match (&mut self.form.table, self.form.representation) {
             (Some(options), _) => {
-                let table = respond::table(&self.resource.gvk(), &object, options, self.api.now());
+                let table = respond::table(&Columns::of(&self.resource), &object, options, self.api.now());
                 *options = options.without_headers();
                 table
             }
@@ -270,7 +271,7 @@ impl Form {
         match (&mut self.table, self.representation) {
             (Some(options), _) => {
                 let value = respond::served_value(resource, object);
-                let table = respond::table(&resource.gvk(), &value, options, api.now());
+                let table = respond::table(&Columns::of(resource), &value, options, api.now());
                 *options = options.without_headers();
                 write_line(lines, kind, &table);
             }
@@ -280,6 +281,14 @@ impl Form {
             }
             (None, _) => write_line(lines, kind, &respond::served(resource, object)),
         }
+    }
+}
+
+/// When the resource's definition is gone or another.
+async fn gone(resource: &Resource) {
+    match &resource.custom {
+        Some(custom) => custom.ended().cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -88,19 +88,20 @@ impl Writing<'_> {
             expect,
             action: action(object),
         };
-        self.call.api.store.write(write).await
+        self.call.api.write(write).await
     }
 }
 
 /// The stored form of an object in the version of the resource.
 pub(crate) fn to_stored(resource: &Resource, object: &mut Value) {
-    match resource.conversion {
-        Some(conversion) => {
+    match (&resource.custom, resource.conversion) {
+        (Some(custom), _) => metadata::arrange(object, &resource.kind, custom.stored_version()),
+        (None, Some(conversion)) => {
             conversion.store(object);
             let version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
             metadata::arrange(object, &resource.kind, &version);
         }
-        None => metadata::arrange(object, &resource.kind, &resource.api_version()),
+        (None, None) => metadata::arrange(object, &resource.kind, &resource.api_version()),
     }
 }
 

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::call::{Answer, Call};
+use crate::custom::JsonPath;
 use crate::request::{MediaType, WriteOptions, decode_object};
 use crate::resources::Verb;
 use crate::respond;
@@ -26,7 +27,7 @@ pub(super) async fn handle(call: &Call, target: &Target, verb: Verb) -> Answer {
     match verb {
         Verb::Get => {
             let object = respond::served_value(&target.resource, &target.current(&call.api)?);
-            respond::value(call, StatusCode::OK, &scale_of(&object))
+            respond::value(call, StatusCode::OK, &scale_of(target, &object)?)
         }
         Verb::Update => {
             let options = WriteOptions::read(&call.query, "UpdateOptions")?;
@@ -59,12 +60,15 @@ async fn write(
     for _ in 0..ATTEMPTS {
         let current = target.current(&call.api)?;
         let mut object = respond::served_value(&target.resource, &current);
-        let scale = edit(&scale_of(&object))?;
+        let scale = edit(&scale_of(target, &object)?)?;
         check_name(target, &scale)?;
         let replicas = replicas(&scale, target)?;
         let given = metadata::text(&scale, "resourceVersion").to_owned();
         metadata::set(&mut object, "resourceVersion", Some(given.as_str().into()));
-        object["spec"]["replicas"] = replicas.into();
+        match target.resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+            Some(paths) => paths.spec_replicas.set(&mut object, replicas.into()),
+            None => object["spec"]["replicas"] = replicas.into(),
+        }
         match change(&writing, &current, object, Ownership::Track).await {
             Ok(object) => return answer(call, target, &object),
             Err(Refusal::Raced) => {}
@@ -75,11 +79,8 @@ async fn write(
 }
 
 fn answer(call: &Call, target: &Target, object: &Object) -> Answer {
-    respond::value(
-        call,
-        StatusCode::OK,
-        &scale_of(&respond::served_value(&target.resource, object)),
-    )
+    let object = respond::served_value(&target.resource, object);
+    respond::value(call, StatusCode::OK, &scale_of(target, &object)?)
 }
 
 fn replicas(scale: &Value, target: &Target) -> Result<i64, Status> {
@@ -105,26 +106,44 @@ fn replicas(scale: &Value, target: &Target) -> Result<i64, Status> {
 }
 
 /// The `Scale` of an object. Selectors are text there.
-fn scale_of(object: &Value) -> Value {
+fn scale_of(target: &Target, object: &Value) -> Result<Value, Status> {
     let mut meta = Map::new();
     for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = metadata::field(object, name) {
             meta.insert(name.to_owned(), value.clone());
         }
     }
-    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let paths = target.resource.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    let (wanted, actual, selector) = match paths {
+        Some(paths) => {
+            let number = |path: &JsonPath| path.first(object).and_then(Value::as_i64);
+            let wanted = number(&paths.spec_replicas).ok_or_else(|| {
+                let path = &paths.spec_replicas_text;
+                Status::internal(format!("the spec replicas field \"{path}\" does not exist"))
+            })?;
+            let selector = paths.selector.as_ref().and_then(|path| path.first(object));
+            let selector = selector.and_then(Value::as_str).unwrap_or_default().to_owned();
+            (wanted, number(&paths.status_replicas).unwrap_or(0), selector)
+        }
+        None => {
+            let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
+            (
+                number("/spec/replicas").unwrap_or(1),
+                number("/status/replicas").unwrap_or(0),
+                selector_text(object.pointer("/spec/selector")),
+            )
+        }
+    };
     let mut spec = Map::new();
-    let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-    if replicas != 0 {
-        spec.insert("replicas".to_owned(), replicas.into());
+    if wanted != 0 {
+        spec.insert("replicas".to_owned(), wanted.into());
     }
     let mut status = Map::new();
-    status.insert("replicas".to_owned(), number("/status/replicas").into());
-    let selector = selector_text(object.pointer("/spec/selector"));
+    status.insert("replicas".to_owned(), actual.into());
     if !selector.is_empty() {
         status.insert("selector".to_owned(), selector.into());
     }
-    json!({"kind": KIND, "apiVersion": API_VERSION, "metadata": meta, "spec": spec, "status": status})
+    Ok(json!({"kind": KIND, "apiVersion": API_VERSION, "metadata": meta, "spec": spec, "status": status}))
 }
 
 /// ReplicationControllers select by a plain map, everything newer by a label selector.
