@@ -1,4 +1,5 @@
 //! Custom resources, through the real client over the server in process.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use apiserver::Server;
 use futures::{StreamExt, pin_mut};
