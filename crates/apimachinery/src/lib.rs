@@ -4,6 +4,7 @@
 //! module here reads a clock, a file or a socket (but `SystemClock`, which is the clock).
 
 pub mod clock;
+pub mod cron;
 pub mod duration;
 pub mod field;
 pub mod fields;

@@ -231,7 +231,9 @@ impl Cached for Pod {
         if let Some(volumes) = &mut spec.volumes {
             volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
         }
-        spec.affinity = None;
+        // A DaemonSet's pod says there which node it is for.
+        let daemon = crate::ownership::controller_named(&self.metadata, "apps", "DaemonSet").is_some();
+        spec.affinity = spec.affinity.take().filter(|_| daemon);
         spec.security_context = None;
         for container in spec
             .containers

@@ -12,6 +12,8 @@
 //! | `replicaset` | `replicaset-controller` | as many pods as asked for |
 //! | `deployment` | `deployment-controller` | rolls ReplicaSets over |
 //! | `statefulset` | `statefulset-controller` | named pods with claims of their own, in order |
+//! | `job` | `job-controller`, `ttl-after-finished-controller` | pods that run to their end |
+//! | `cronjob` | `cronjob-controller` | Jobs on a schedule |
 //! | `hpa` | `horizontal-pod-autoscaler` | as many replicas as the metrics ask for |
 //! | `endpoints` | `endpointslice-controller`, `endpoint-controller` | which pods a Service stands for |
 //! | `namespace` | `namespace-controller` | empties and lets go of deleted namespaces |
@@ -28,6 +30,7 @@ use apimachinery::pace::Pace;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+mod cronjob;
 mod deployment;
 mod discovery;
 mod endpoints;
@@ -38,6 +41,7 @@ mod garbage;
 mod history;
 mod hpa;
 mod informers;
+mod job;
 mod key;
 mod namespace;
 mod node_lifecycle;
@@ -117,6 +121,9 @@ pub fn start(config: Config) -> Controllers {
     run.this(taint_eviction::start(&context));
     run.this(pod_gc::start(&context));
     run.this(statefulset::start(&context));
+    run.this(job::start(&context));
+    run.this(job::start_ttl(&context));
+    run.this(cronjob::start(&context));
     run.this(volume::start_binder(&context));
     run.this(volume::start_claim_protection(&context));
     run.this(volume::start_volume_protection(&context));

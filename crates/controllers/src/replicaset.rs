@@ -341,7 +341,10 @@ impl ReplicaSets {
 
 /// Runs `action` `count` times in batches of 1, 2, 4, …; stops after the first batch with a failure, so that a set that
 /// cannot create pods does not ask five hundred times. Returns how many succeeded.
-async fn slow_start<F: Future<Output = Result<()>>>(count: usize, action: impl Fn() -> F) -> (usize, Result<()>) {
+pub(crate) async fn slow_start<F: Future<Output = Result<()>>>(
+    count: usize,
+    action: impl Fn() -> F,
+) -> (usize, Result<()>) {
     let (mut done, mut batch) = (0, 1);
     while done < count {
         batch = batch.min(count - done);

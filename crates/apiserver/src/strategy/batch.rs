@@ -1,6 +1,7 @@
 //! Job and CronJob. After k/k `pkg/apis/batch/{v1/defaults.go,validation}` and `pkg/registry/batch/job/strategy.go` at
 //! 1.36.
 
+use apimachinery::cron::Schedule;
 use apimachinery::field::{Error, Path};
 use apimachinery::names::dns1123_label;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use super::walk::{
     Object, at, drop_key, each, ensure, ensure_at, fill, fill_zero, flag, inner, int, keep_old, list, object,
     object_mut, same, text,
 };
-use super::{Generation, Status, Strategy, cron, empty_status};
+use super::{Generation, Status, Strategy, empty_status};
 
 /// Rules of Jobs.
 pub(super) static JOB: Strategy = Strategy {
@@ -382,7 +383,7 @@ fn validate_cron_job(job: &Value, errors: &mut Vec<Error>) {
     match text(spec, &["schedule"]) {
         "" => errors.push(Error::required(&path.child("schedule"), "")),
         schedule => {
-            if let Err(problem) = cron::check(schedule) {
+            if let Err(problem) = Schedule::parse(schedule) {
                 errors.push(Error::invalid(&path.child("schedule"), schedule, problem));
             }
             if schedule.contains("TZ") {

@@ -15,7 +15,6 @@ mod certificates;
 pub(crate) mod check;
 mod config;
 mod coordination;
-mod cron;
 mod discovery;
 mod event;
 mod fields;

@@ -423,6 +423,8 @@ pub(crate) struct Kubelet {
     metrics: Arc<Metrics>,
     /// Pods whose image contains one of these never become ready.
     unready: Mutex<Vec<String>>,
+    /// Pods whose image contains one of these end at once, with this exit code.
+    ends: Mutex<Vec<(String, i32)>>,
     paused: AtomicBool,
 }
 
@@ -432,6 +434,7 @@ impl Kubelet {
             client,
             metrics,
             unready: Mutex::default(),
+            ends: Mutex::default(),
             paused: false.into(),
         }
     }
@@ -439,6 +442,26 @@ impl Kubelet {
     /// Pods of this image stay unready.
     pub(crate) fn never_ready(&self, image: &str) {
         self.unready.lock().unwrap().push(image.to_owned());
+    }
+
+    /// Pods of this image end as soon as they are seen.
+    pub(crate) fn ends_with(&self, image: &str, code: i32) {
+        self.ends.lock().unwrap().push((image.to_owned(), code));
+    }
+
+    /// The containers of a pod have ended.
+    pub(crate) async fn end(&self, name: &str, code: i32) {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), "default");
+        let status = json!({"status": {
+            "phase": if code == 0 { "Succeeded" } else { "Failed" },
+            "startTime": apimachinery::time::format(self.metrics.clock.now()),
+            "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": {"exitCode": code}}}],
+        }});
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .unwrap();
     }
 
     /// From now on nothing is done for anybody.
@@ -493,6 +516,19 @@ impl Kubelet {
             .as_ref()
             .and_then(|status| status.start_time.as_ref())
             .is_none();
+        let end = self
+            .ends
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|(ends, _)| image.contains(ends))
+            .map(|(_, code)| *code);
+        if let Some(code) = end {
+            if is_new {
+                self.end(name, code).await;
+            }
+            return;
+        }
         if is_new && !stays_unready {
             self.set_ready(namespace, name, true).await;
         }
