@@ -1,5 +1,7 @@
 //! `cluster`: the embedded cluster by itself.
 
+use std::path::PathBuf;
+
 use apimachinery::pace::Pace;
 use serde_json::json;
 
@@ -45,6 +47,18 @@ pub(super) enum Verb {
         #[arg(long)]
         merge: bool,
     },
+    /// Write all its objects to a file
+    Export {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Replace all its objects by those of an export
+    Import {
+        /// What `export` wrote
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Be the cluster's daemon (started by the others)
     #[command(hide = true)]
     Run,
@@ -82,6 +96,20 @@ pub(super) async fn run(verb: &Verb, app: &App) -> Result<Code, CliError> {
             } else {
                 let text = crate::kubeconfig::alone(context, &running.kubeconfig, namespace)?;
                 app.out.text(&text);
+            }
+            Ok(Code::Fine)
+        }
+        Verb::Export { file } => {
+            let objects = cluster(None).export(file).await?;
+            app.out.say(format!("{objects} objects are in `{}`", file.display()));
+            Ok(Code::Fine)
+        }
+        Verb::Import { file } => {
+            let imported = cluster(None).import(file).await?;
+            app.out.say(format!("{} objects are in the cluster", imported.objects));
+            if let Some(kept) = imported.kept {
+                app.out
+                    .say(format!("note: what was there before is kept in `{}`", kept.display()));
             }
             Ok(Code::Fine)
         }

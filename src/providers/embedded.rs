@@ -1,11 +1,11 @@
 //! k8slab's own one-node cluster, as a provider: a daemon that is found or started, and an image store on disk.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use apimachinery::pace::Pace;
 use cluster::client::{self, Running, Settings};
-use cluster::{Home, image};
+use cluster::{Home, image, transfer};
 use futures::future::BoxFuture;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
@@ -152,6 +152,22 @@ impl Embedded {
             .map_err(|error| daemon_error(&error))
     }
 
+    /// Writes every object to `file`; says how many there are.
+    pub async fn export(&self, file: &Path) -> Result<usize, StepError> {
+        transfer::export(&self.home, NAME, file)
+            .await
+            .map_err(|error| transfer_error(&error))
+    }
+
+    /// Replaces every object by those in `file`. The cluster must not run.
+    pub async fn import(&self, file: &Path) -> Result<transfer::Imported, StepError> {
+        let made = self.owner.act(|| paths::create_private_folder(&self.path));
+        made.map_err(|error| StepError::failed(format!("making the state folder `{}`", self.path.display()), &error))?;
+        transfer::import(&self.home, NAME, file)
+            .await
+            .map_err(|error| transfer_error(&error))
+    }
+
     fn marker(&self) -> PathBuf {
         self.home.cluster(NAME).path().join(MADE_BY_UP)
     }
@@ -186,6 +202,7 @@ impl Embedded {
 fn daemon_error(error: &client::Error) -> StepError {
     let (kind, hints) = match error {
         client::Error::Format(_) => (FailureKind::Newer, Vec::new()),
+        client::Error::Refused(why) if why.newer => (FailureKind::Newer, why.hints.clone()),
         // Privileges, kernel features: the daemon tells itself what is missing and what to do.
         client::Error::Refused(why) if why.prerequisite => (FailureKind::Prerequisite, why.hints.clone()),
         client::Error::Refused(why) => (FailureKind::Failed, why.hints.clone()),
@@ -199,6 +216,24 @@ fn daemon_error(error: &client::Error) -> StepError {
     };
     let mut failed = StepError::new(kind, crate::steps::chain(error));
     failed.hints = hints;
+    failed
+}
+
+fn transfer_error(error: &transfer::Error) -> StepError {
+    use transfer::{DumpError, Error};
+    let (kind, hint) = match error {
+        Error::Client(error) => return daemon_error(error),
+        Error::Runs => (FailureKind::Prerequisite, Some("k8slab cluster stop")),
+        Error::Absent => (FailureKind::Prerequisite, Some("k8slab cluster start")),
+        Error::Dump {
+            source: DumpError::Newer { .. },
+            ..
+        } => (FailureKind::Newer, None),
+        Error::Store(transfer::BackendError::Format { .. }) => (FailureKind::Newer, None),
+        _ => (FailureKind::Failed, None),
+    };
+    let mut failed = StepError::new(kind, crate::steps::chain(error));
+    failed.hints = hint.map(str::to_owned).into_iter().collect();
     failed
 }
 

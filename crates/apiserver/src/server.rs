@@ -19,7 +19,7 @@ use crate::config::{Config, Storage};
 use crate::custom;
 use crate::dispatch::{Caller, dispatch};
 use crate::resources::Table;
-use crate::store::{BackendError, File, Store, View};
+use crate::store::{BackendError, Contents, File, Store, View};
 use crate::{seed, serve};
 
 /// Why a server cannot start.
@@ -108,6 +108,11 @@ impl Server {
     /// The current objects.
     pub fn view(&self) -> Arc<dyn View> {
         self.api.store.clone()
+    }
+
+    /// Everything in the store, at one revision.
+    pub fn contents(&self) -> Contents {
+        self.api.store.contents()
     }
 
     /// The revision of the last change.

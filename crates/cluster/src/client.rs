@@ -150,6 +150,9 @@ pub struct Refusal {
     pub hints: Vec<String>,
     /// The machine lacks something; nothing is broken.
     pub prerequisite: bool,
+    /// A file was written by a newer k8slab.
+    #[serde(default)]
+    pub newer: bool,
 }
 
 impl From<String> for Refusal {
@@ -340,7 +343,7 @@ async fn settle(dir: &ClusterDir) -> Result<(), Error> {
 }
 
 /// The record of a daemon that holds its lock.
-fn live(dir: &ClusterDir) -> Result<Option<DaemonRecord>, Error> {
+pub(crate) fn live(dir: &ClusterDir) -> Result<Option<DaemonRecord>, Error> {
     let locked = process::is_locked(&dir.daemon_lock());
     if !locked.map_err(|source| Error::Folder {
         path: dir.path().into(),

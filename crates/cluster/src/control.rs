@@ -1,14 +1,18 @@
-//! What the CLI may ask a daemon beside the Kubernetes API: to go, with or without its containers.
+//! What the CLI may ask a daemon beside the Kubernetes API: to go, with or without its containers, and for its store.
 //!
 //! One JSON line each way on a Unix socket that only the cluster's owner can open (its folder is mode 0700).
 
 use std::io;
 use std::path::Path;
 
+use apiserver::store::Dump;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+
+/// A dump is sent in pieces of about this size.
+const PIECE: usize = 64 << 10;
 
 /// A request on the control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +22,8 @@ pub(crate) enum Request {
     Stop,
     /// End the daemon only; containers go on and are adopted by the next one.
     Detach,
+    /// Send every object, after the answer, as a dump.
+    Export,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +42,21 @@ impl Asked {
         let reply = serde_json::to_string(&Reply { error: outcome.err() }).unwrap_or_default();
         // The asker may have gone; there is nobody else to tell.
         self.stream.write_all(format!("{reply}\n").as_bytes()).await.ok();
+    }
+}
+
+impl Asked {
+    /// Answers with a dump of a store. The asker counts its lines, so one that ends early is noticed.
+    pub(crate) async fn send(mut self, mut dump: Dump) -> io::Result<()> {
+        let mut piece = serde_json::to_vec(&Reply { error: None })?;
+        piece.push(b'\n');
+        while dump.line(&mut piece)? {
+            if piece.len() > PIECE {
+                self.stream.write_all(&piece).await?;
+                piece.clear();
+            }
+        }
+        self.stream.write_all(&piece).await
     }
 }
 
@@ -72,15 +93,27 @@ pub(crate) fn listen(socket: &Path) -> io::Result<mpsc::Receiver<Asked>> {
 
 /// Asks the daemon behind `socket` and waits for its answer.
 pub(crate) async fn ask(socket: &Path, request: Request) -> io::Result<()> {
+    asked(socket, request).await.map(drop)
+}
+
+/// Asks the daemon behind `socket` for its store and writes the dump to `out`.
+pub(crate) async fn export(socket: &Path, mut out: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut rest = asked(socket, Request::Export).await?;
+    tokio::io::copy_buf(&mut rest, &mut out).await?;
+    out.flush().await
+}
+
+async fn asked(socket: &Path, request: Request) -> io::Result<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(socket).await?;
     stream
         .write_all(format!("{}\n", serde_json::to_string(&request)?).as_bytes())
         .await?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).await?;
+    let mut reader = BufReader::new(stream);
+    reader.read_line(&mut line).await?;
     let reply: Reply = serde_json::from_str(&line)
         .map_err(|_| io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon ended without an answer"))?;
-    reply.error.map_or(Ok(()), |error| Err(io::Error::other(error)))
+    reply.error.map_or(Ok(reader), |error| Err(io::Error::other(error)))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod link;
 mod memory;
 mod process;
 mod roles;
+pub mod transfer;
 mod window;
 
 pub use cluster::{Cluster, Config, NODE_NAME, StartError};
