@@ -64,7 +64,10 @@ impl NetNs {
     }
 
     /// Runs `work` on the thread inside. It must not block: everybody else waits.
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let gone = || io::Error::other("the namespace's thread has ended");
         let (tell, told) = mpsc::channel();
         self.jobs

@@ -15,7 +15,7 @@ use super::NetNs;
 
 const BRIDGE: &str = "br-pods";
 /// The loopback interface is the first of every namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// Addresses of the networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +46,13 @@ impl NetworkConfig {
 /// The node's network namespace, set up.
 #[derive(Clone, Debug)]
 pub struct NodeNet {
-    netns: NetNs,
-    netlink: Handle,
+    pub(super) netns: NetNs,
+    pub(super) netlink: Handle,
     bridge: u32,
-    config: NetworkConfig,
+    pub(super) config: NetworkConfig,
 }
 
-fn doing<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> io::Error {
+pub(super) fn doing<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> io::Error {
     move |error| io::Error::other(format!("{what}: {error}"))
 }
 
@@ -164,7 +164,7 @@ impl NodeNet {
     }
 }
 
-fn handle(socket: OwnedFd) -> io::Result<Handle> {
+pub(super) fn handle(socket: OwnedFd) -> io::Result<Handle> {
     let socket = tokio_socket(socket);
     let (connection, handle, _) = rtnetlink::from_socket(socket);
     tokio::spawn(connection); // ends with the last handle
@@ -178,14 +178,14 @@ fn tokio_socket(socket: OwnedFd) -> TokioSocket {
     unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) }
 }
 
-async fn index(netlink: &Handle, name: &str) -> io::Result<u32> {
+pub(super) async fn index(netlink: &Handle, name: &str) -> io::Result<u32> {
     let mut links = netlink.link().get().match_name(name.to_string()).execute();
     let link = links.try_next().await.map_err(io::Error::other)?;
     let link = link.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface `{name}`")))?;
     Ok(link.header.index)
 }
 
-async fn up(netlink: &Handle, index: u32) -> Result<(), rtnetlink::Error> {
+pub(super) async fn up(netlink: &Handle, index: u32) -> Result<(), rtnetlink::Error> {
     netlink
         .link()
         .set(LinkUnspec::new_with_index(index).up().build())

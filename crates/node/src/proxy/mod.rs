@@ -4,6 +4,7 @@
 //! endpoint has no listener: a connection is refused at once, as kube-proxy's REJECT does. Must not know Pods.
 
 mod forward;
+pub(crate) mod outside;
 mod plan;
 
 use std::collections::{BTreeMap, HashMap};
