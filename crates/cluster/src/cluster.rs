@@ -12,8 +12,10 @@ use apimachinery::clock::{Clock, SystemClock};
 use apimachinery::pace::Pace;
 use apiserver::Server;
 use apiserver::auth::Pki;
+use apiserver::store::Contents;
 use controllers::Controllers;
 use node::Node;
+use node::image;
 use node::runtime::Limits;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,8 @@ pub struct Config {
     pub dir: ClusterDir,
     /// The image store's folder.
     pub images: PathBuf,
+    /// How registries are reached.
+    pub registries: image::Registries,
     /// Lab time.
     pub pace: Pace,
     /// The API server's port on 127.0.0.1, tried first; 0 = any.
@@ -140,6 +144,7 @@ impl Cluster {
             name: NODE_NAME.into(),
             dir: dir.node(),
             images: config.images.clone(),
+            registries: config.registries.clone(),
             cluster_id: dir.id().unwrap_or_default(),
             client_for: {
                 let server = server.clone();
@@ -171,6 +176,11 @@ impl Cluster {
             port: api_server.port(),
             shutdown,
         })
+    }
+
+    /// Every object, at one revision.
+    pub fn contents(&self) -> Contents {
+        self.server.contents()
     }
 
     /// The API server's port on 127.0.0.1.

@@ -8,13 +8,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use apimachinery::pace::Pace;
+use apiserver::OpenError;
+use apiserver::store::{BackendError, Dump};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use node::image;
 use node::privileges::{self, Means};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::client::{Handshake, Refusal};
-use crate::cluster::{Cluster, Config};
+use crate::cluster::{Cluster, Config, StartError};
 use crate::control::{self, Request};
 use crate::home::{ClusterDir, DAEMON_FORMAT, DaemonRecord, Home};
 use crate::memory;
@@ -22,7 +25,7 @@ use crate::process::{self, Lock};
 
 /// Runs the daemon until it is told to go. Must be called while the process has one thread.
 pub(crate) fn main(args: &[OsString]) -> i32 {
-    let outcome = prepare(args).and_then(|prepared| run(prepared).map_err(Refusal::from));
+    let outcome = prepare(args).and_then(run);
     match outcome {
         Ok(()) => 0,
         Err(refusal) => {
@@ -69,6 +72,7 @@ fn take_privileges(dir: &ClusterDir) -> Result<(), Refusal> {
             why: denied.to_string(),
             hints: denied.hints(&exe, "up"),
             prerequisite: true,
+            newer: false,
         }
     })
 }
@@ -112,7 +116,7 @@ fn raise_fd_limit() {
     }
 }
 
-fn run(prepared: Prepared) -> Result<(), String> {
+fn run(prepared: Prepared) -> Result<(), Refusal> {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
@@ -131,7 +135,7 @@ fn run(prepared: Prepared) -> Result<(), String> {
     outcome
 }
 
-async fn serve(prepared: &Prepared) -> Result<(), String> {
+async fn serve(prepared: &Prepared) -> Result<(), Refusal> {
     let Prepared { home, dir, .. } = prepared;
     let text = |e: &dyn std::error::Error| chain(e);
     let description = dir
@@ -146,9 +150,13 @@ async fn serve(prepared: &Prepared) -> Result<(), String> {
         pace: Pace::new(description.speed).unwrap_or_default(),
         port: description.port,
         images: home.images(),
+        registries: image::Registries {
+            mirrors: Some(home.registries()),
+            docker_config: docker_config(),
+        },
         dir: dir.clone(),
     };
-    let cluster = Cluster::start(config).await.map_err(|e| text(&e))?;
+    let cluster = Cluster::start(config).await.map_err(|e| refusal(&e, dir))?;
     let port = cluster.port();
     if port != description.port {
         let moved = crate::home::Description {
@@ -162,12 +170,17 @@ async fn serve(prepared: &Prepared) -> Result<(), String> {
     info!(port, speed = description.speed, "ready");
     tell(&Handshake::Ready);
 
-    let (request, answer) = tokio::select! {
-        Some(asked) = asked.recv() => (asked.request, Some(asked)),
-        // A daemon that is merely ended leaves its containers to the next one.
-        _ = terminate.recv() => (Request::Detach, None),
-        _ = interrupt.recv() => (Request::Detach, None),
-        never = memory::give_back() => match never {},
+    let (request, answer) = loop {
+        tokio::select! {
+            Some(asked) = asked.recv() => match asked.request {
+                Request::Export => drop(tokio::spawn(asked.send(Dump::of(cluster.contents())))),
+                request => break (request, Some(asked)),
+            },
+            // A daemon that is merely ended leaves its containers to the next one.
+            _ = terminate.recv() => break (Request::Detach, None),
+            _ = interrupt.recv() => break (Request::Detach, None),
+            never = memory::give_back() => match never {},
+        }
     };
     info!(?request, "ending");
     match request {
@@ -175,7 +188,7 @@ async fn serve(prepared: &Prepared) -> Result<(), String> {
             cluster.stop().await;
             dir.forget_daemon();
         }
-        Request::Detach => cluster.drain().await,
+        Request::Detach | Request::Export => cluster.drain().await,
     }
     if let Some(asked) = answer {
         asked.answer(Ok(())).await;
@@ -194,6 +207,44 @@ fn record(description: &crate::home::Description, port: u16, limits_not_enforced
         port,
         speed: description.speed,
         limits_not_enforced,
+    }
+}
+
+/// Docker's configuration of whoever the daemon runs as; root's where somebody used sudo without `-E`, as with Docker.
+fn docker_config() -> Option<PathBuf> {
+    let folder = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let config = folder("DOCKER_CONFIG").or_else(|| Some(folder("HOME")?.join(".docker")))?;
+    Some(config.join("config.json"))
+}
+
+/// Why the cluster does not start, and for a store that cannot be used, what can be done.
+fn refusal(error: &StartError, dir: &ClusterDir) -> Refusal {
+    let store = match error {
+        StartError::ApiServer(OpenError::Store(store)) => Some(store),
+        _ => None,
+    };
+    let hints = match store {
+        Some(BackendError::Corrupted { .. }) => vec![
+            format!("nothing was changed: `{}` is as it was found", dir.store().display()),
+            "`k8slab cluster import FILE` puts an earlier export in its place and keeps the damaged file beside it"
+                .into(),
+            "`k8slab cluster delete` takes the cluster away, to begin anew".into(),
+        ],
+        Some(BackendError::Format { .. }) => vec![
+            "use that version of k8slab; its `k8slab cluster export FILE` writes what this one may be able to import"
+                .into(),
+        ],
+        _ => vec![],
+    };
+    Refusal {
+        why: chain(error),
+        hints,
+        prerequisite: false,
+        newer: matches!(store, Some(BackendError::Format { .. })),
     }
 }
 

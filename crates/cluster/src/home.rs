@@ -37,6 +37,11 @@ impl Home {
         self.0.join("images")
     }
 
+    /// Mirrors of registries and logins, if somebody wrote them down.
+    pub fn registries(&self) -> PathBuf {
+        self.0.join("registries.yaml")
+    }
+
     /// Journals of past runs; survive `down`.
     pub fn history(&self) -> PathBuf {
         self.0.join("history")

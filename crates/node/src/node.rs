@@ -51,6 +51,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// The image store, which may be shared by several nodes.
     pub images: PathBuf,
+    /// Where images come from that are not in the store.
+    pub registries: image::Registries,
     /// Names the cluster in everything the host sees (cgroups), so that several clusters live on one machine.
     pub cluster_id: String,
     /// Clients for `system:serviceaccount:kube-system:local-path-provisioner`, `system:kube-scheduler`, `system:node:NAME`, `system:kube-proxy`, ….
@@ -120,7 +122,7 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let path = config.images.clone();
         let images = image::Store::open(&path).map_err(|source| StartError::Images { path, source })?;
-        let images: Arc<dyn Images> = Arc::new(images);
+        let images: Arc<dyn Images> = Arc::new(image::Puller::new(images, config.registries.clone()));
         let linux = LinuxConfig {
             dir: config.dir.clone(),
             cluster_id: config.cluster_id.clone(),
@@ -200,6 +202,11 @@ impl Node {
             api_server: config.api_server,
         };
         tasks.spawn(Proxy::new(settings, services.clone(), slices.clone(), netns.clone()).run());
+        match linux.network().open_way_out().await {
+            Ok(outside) => drop(tasks.spawn(crate::proxy::outside::serve(outside))),
+            // Pods without a way out are still pods.
+            Err(error) => tracing::warn!("pods reach nothing outside the cluster: {error}"),
+        }
         let dns = Dns::new(&config.cluster_domain, services, slices, &resolv_conf);
         tasks.spawn(dns.run(config.dns_ip, netns.clone()));
         Ok(Self {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::unpack::unpack;
 use super::{FORMAT, Image, ImageConfig, ImageError, ImageRecord, Reference, Store, doing, hex, sha256};
-use crate::runtime::folder::remove_dir;
+use crate::runtime::folder::{read_json, remove_dir};
 
 /// Documents in an archive are small; what is longer is no document.
 const MOST_JSON: u64 = 8 << 20;
@@ -82,8 +82,64 @@ impl Store {
             layers,
             size,
             links: vec![],
+            digests: files.digests.clone(),
         };
         self.publish(&record, names)
+    }
+
+    /// Adds what a registry had: `spool` holds a file for each layer that was not there, named by its digest.
+    pub(super) fn add_pulled(
+        &self,
+        spool: &Path,
+        config: &str,
+        layers: &[String],
+        name: &Reference,
+        digest: &str,
+    ) -> Result<Image, ImageError> {
+        let _lock = self.lock()?;
+        fs::write(spool.join("config"), config).map_err(doing("writing a configuration"))?;
+        let file = |digest: &String| (digest.clone(), digest.replace(':', "-"));
+        let mut names: BTreeMap<String, String> = layers.iter().map(file).collect();
+        names.insert("config".into(), "config".into());
+        let mut digests = vec![format!("{}/{}@{digest}", name.domain, name.path)];
+        // The same image under another name keeps what is known of it.
+        let id = sha256(config.as_bytes());
+        if let Ok(known) = read_json::<ImageRecord>(&self.image_path(&id)) {
+            digests.extend(known.digests);
+            digests.sort();
+            digests.dedup();
+        }
+        let files = Files {
+            dir: spool.into(),
+            names,
+            digests,
+        };
+        let found = Found {
+            config: "config".into(),
+            layers: layers.to_vec(),
+            names: vec![],
+        };
+        self.import_one(&files, &found, std::slice::from_ref(name))
+    }
+
+    /// Which of `layers` have to be fetched for an image of this configuration.
+    pub(super) fn missing(&self, config: &str, layers: &[String]) -> Result<Vec<String>, ImageError> {
+        let document: ConfigDocument = parse("config", config.as_bytes())?;
+        let ids = document.rootfs.diff_ids;
+        if ids.len() != layers.len() {
+            let (layers, ids) = (layers.len(), ids.len());
+            return Err(ImageError::Archive(format!(
+                "{layers} layers but {ids} digests of layers"
+            )));
+        }
+        let mut missing: Vec<String> = vec![];
+        for (layer, id) in layers.iter().zip(&ids) {
+            hex_digest(layer)?;
+            if !self.layer_path(hex_digest(id)?).exists() && !missing.contains(layer) {
+                missing.push(layer.clone());
+            }
+        }
+        Ok(missing)
     }
 
     /// Unpacks a layer unless it is there, and checks that it is the one that was promised. Returns its size.
@@ -136,6 +192,8 @@ struct Files {
     dir: PathBuf,
     /// Name in the archive → name on disk.
     names: BTreeMap<String, String>,
+    /// Where the image comes from, if from a registry.
+    digests: Vec<String>,
 }
 
 fn spool_archive(archive: impl Read, dir: &Path) -> Result<Files, ImageError> {
@@ -179,7 +237,11 @@ fn spool_archive(archive: impl Read, dir: &Path) -> Result<Files, ImageError> {
             names.insert(name, place);
         }
     }
-    Ok(Files { dir: dir.into(), names })
+    Ok(Files {
+        dir: dir.into(),
+        names,
+        digests: vec![],
+    })
 }
 
 impl Files {

@@ -12,7 +12,9 @@
 
 mod archive;
 mod native;
+mod pull;
 mod reference;
+mod registries;
 mod unpack;
 mod user;
 
@@ -27,7 +29,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::native::ImageFile;
+pub use self::pull::{PullError, Pulled, Puller};
 pub use self::reference::{InvalidReference, Reference};
+pub use self::registries::{Login, Logins, Registries};
 pub use self::user::ImageUser;
 use crate::runtime::folder::{read_json, remove_dir, write_json};
 
@@ -114,6 +118,9 @@ struct ImageRecord {
     size: u64,
     /// Files of layers that are links to files outside the store.
     links: Vec<Link>,
+    /// `REPOSITORY@sha256:…` for every registry it was pulled from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    digests: Vec<String>,
 }
 
 /// A file that is shared with the machine: the image is whole only while nobody has written to it.
@@ -138,9 +145,21 @@ pub struct Image {
     pub size: u64,
     /// Its names, normalised, in order.
     pub references: Vec<String>,
+    /// `REPOSITORY@sha256:…` for every registry it was pulled from; none of an image that was made or imported here.
+    pub digests: Vec<String>,
 }
 
 impl Image {
+    /// Its digest in the repository of `reference`: none where it did not come from there.
+    pub fn repository_digest(&self, reference: &str) -> Option<&str> {
+        let wanted = Reference::parse(reference).ok()?;
+        let repository = format!("{}/{}@", wanted.domain, wanted.path);
+        self.digests
+            .iter()
+            .map(String::as_str)
+            .find(|digest| digest.starts_with(&repository))
+    }
+
     /// The tag that says what is in it: `c-` and the first eight digits of its id.
     pub fn content_tag(&self) -> String {
         content_tag(&self.id)
@@ -263,6 +282,7 @@ impl Store {
             id: record.id,
             config: record.config,
             size: record.size,
+            digests: record.digests,
         }))
     }
 

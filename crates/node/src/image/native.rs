@@ -58,6 +58,7 @@ impl Store {
             layers,
             size,
             links,
+            digests: vec![],
         };
         self.publish(&record, &names)
     }

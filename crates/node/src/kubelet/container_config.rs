@@ -213,6 +213,7 @@ mod tests {
             config,
             size: 0,
             references: vec![],
+            digests: vec![],
         };
         let env = [("WHO".to_owned(), "me".to_owned())];
         let pod = serde_json::from_value(pod).unwrap();

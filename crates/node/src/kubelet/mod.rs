@@ -17,6 +17,7 @@ mod objects;
 mod probe;
 mod sandbox;
 mod start;
+pub(crate) use start::with_cause;
 mod status_writer;
 #[cfg(test)]
 mod tests;

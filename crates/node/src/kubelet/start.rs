@@ -5,15 +5,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use kube::api::Api;
 
 use super::container_config::container_config;
 use super::env::{Inputs, environment, service_variables};
 use super::lifecycle::{ImageInUse, Role, StartFailure, Terminated};
 use super::objects::{Kind, Lease};
 use super::{Context, PodEvents};
-use crate::image::{Image, ImageError};
+use crate::image::{Image, ImageError, Logins};
 use crate::privileges::NOT_ENFORCED_REASON;
 use crate::runtime::{Error, Limits, Started};
 
@@ -53,6 +55,7 @@ impl Start {
         let reference = self.container.image.as_deref().unwrap_or_default();
         let image = self
             .image(reference, &events)
+            .await
             .map_err(|failure| Outcome::Failed(*failure))?;
         let inputs = inputs(&self.leases)
             .await
@@ -74,7 +77,7 @@ impl Start {
                     started,
                     ImageInUse {
                         name: reference.to_owned(),
-                        id: image.id,
+                        id: image.repository_digest(reference).unwrap_or(&image.id).to_owned(),
                     },
                 ))
             }
@@ -104,14 +107,15 @@ impl Start {
         }
     }
 
-    fn image(&self, reference: &str, events: &PodEvents<'_>) -> Result<Image, Box<StartFailure>> {
+    async fn image(&self, reference: &str, events: &PodEvents<'_>) -> Result<Image, Box<StartFailure>> {
         let failed = |reason: &'static str, message: String| {
             events.warning("Failed", format!("Error: {reason}"));
             Box::new(StartFailure::new(reason, message))
         };
+        let always = self.container.image_pull_policy.as_deref() == Some("Always");
         match self.context.images.find(reference) {
-            Ok(Some(image)) => {
-                // `Always` too: there is no registry behind this store that could know better.
+            // `Always` too where no registry could know better: what was made or imported here came from none.
+            Ok(Some(image)) if !always || image.repository_digest(reference).is_none() => {
                 events.normal(
                     "Pulled",
                     format!(
@@ -120,7 +124,7 @@ impl Start {
                 );
                 return Ok(image);
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(ImageError::Reference(why)) => {
                 let message = format!("Failed to apply default image tag \"{reference}\": {why}");
                 events.warning("InspectFailed", message.clone());
@@ -137,19 +141,33 @@ impl Start {
             events.warning("ErrImageNeverPull", message.clone());
             return Err(failed("ErrImageNeverPull", message));
         }
-        let why = format!(
-            "image \"{reference}\" is not in this node's image store, and this node does not pull from registries: \
-             import it with `k8slab image import`"
-        );
-        if self.may_pull {
-            events.warning("Failed", format!("Failed to pull image \"{reference}\": {why}"));
-            Err(failed("ErrImagePull", why))
-        } else {
-            events.normal("BackOff", format!("Back-off pulling image \"{reference}\""));
-            Err(failed(
-                "ImagePullBackOff",
-                format!("Back-off pulling image \"{reference}\": ErrImagePull: {why}"),
-            ))
+        if !self.may_pull {
+            let message = format!("Back-off pulling image \"{reference}\"");
+            events.normal("BackOff", message.clone());
+            let message = match self.context.images.last_failure(reference) {
+                Some(why) => format!("{message}: ErrImagePull: {why}"),
+                None => message,
+            };
+            return Err(failed("ImagePullBackOff", message));
+        }
+        events.normal("Pulling", format!("Pulling image \"{reference}\""));
+        let secrets = pull_secrets(&self.context, &self.pod).await;
+        match self.context.images.pull(reference, &secrets).await {
+            Ok(pulled) => {
+                let message = format!(
+                    "Successfully pulled image \"{reference}\" in {} ({} including waiting). Image size: {} bytes.",
+                    go_duration(pulled.took),
+                    go_duration(pulled.altogether),
+                    pulled.size
+                );
+                events.normal("Pulled", message);
+                Ok(pulled.image)
+            }
+            Err(error) => {
+                let why = error.to_string();
+                events.warning("Failed", format!("Failed to pull image \"{reference}\": {why}"));
+                Err(failed("ErrImagePull", why))
+            }
         }
     }
 
@@ -168,6 +186,49 @@ impl Start {
         let pod_dir = context.runtime.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
         let memory = context.allocatable.get("memory");
         container_config(pod, &self.container, self.attempt, image, &env, &pod_dir, memory)
+    }
+}
+
+/// The logins in a pod's `imagePullSecrets`. A Secret that is not there, or holds none, is passed over as upstream does.
+async fn pull_secrets(context: &Context, pod: &Pod) -> Vec<Logins> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let named = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    let mut logins = vec![];
+    for name in named.map(|reference| &reference.name) {
+        let found = api.get(name).await.map(|secret| secret.data.unwrap_or_default());
+        match found {
+            Ok(data) => {
+                let text = [".dockerconfigjson", ".dockercfg"]
+                    .iter()
+                    .find_map(|key| data.get(*key));
+                logins.extend(text.and_then(|text| Logins::parse(&text.0).ok()));
+            }
+            Err(error) => tracing::warn!("image pull secret `{namespace}/{name}`: {error}"),
+        }
+    }
+    logins
+}
+
+/// As Go prints a duration of whole milliseconds: `345ms`, `1.2s`, `1m5.001s`.
+fn go_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let (minutes, seconds, rest) = (ms / 60_000, ms / 1000 % 60, ms % 1000);
+    let fraction = format!(".{rest:03}");
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds}{fraction}s"),
+        (0, minutes) => format!("{minutes}m{seconds}{fraction}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}{fraction}s"),
     }
 }
 
@@ -191,4 +252,16 @@ pub(crate) fn with_cause(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        let ms = [0, 7, 345, 1000, 1200, 61_050, 3_600_000];
+        let text = ms.map(|ms| go_duration(Duration::from_millis(ms)));
+        assert_eq!(text, ["0s", "7ms", "345ms", "1s", "1.2s", "1m1.05s", "1h0m0s"]);
+    }
 }

@@ -12,10 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::image::{Image, ImageConfig, ImageError};
+use crate::image::{Image, ImageConfig, ImageError, Logins, PullError, Pulled};
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::session::ExecOutput;
 use crate::runtime::{AdoptedContainer, AdoptedState, Started};
+use futures::future::BoxFuture;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,12 +35,21 @@ impl Images for AppImages {
             config,
             size: 1,
             references: vec![],
+            digests: vec![],
         };
         Ok(reference.starts_with("app").then_some(image))
     }
 
     fn list(&self) -> Vec<(Vec<String>, u64)> {
         vec![]
+    }
+
+    fn pull<'a>(&'a self, reference: &'a str, _: &'a [Logins]) -> BoxFuture<'a, Result<Pulled, PullError>> {
+        Box::pin(async move { Err(PullError::new(reference, "there is no registry")) })
+    }
+
+    fn last_failure(&self, reference: &str) -> Option<String> {
+        Some(PullError::new(reference, "there is no registry").to_string())
     }
 }
 

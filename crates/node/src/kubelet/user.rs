@@ -111,6 +111,7 @@ mod tests {
             },
             size: 0,
             references: vec![],
+            digests: vec![],
         };
         let container: Container = serde_json::from_value(json!({"name": "c", "securityContext": own})).unwrap();
         let pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"},

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::lab::{Lab, container, is_ready};
+use super::registry::Registry;
 
 /// A case.
 pub(crate) struct Case {
@@ -32,7 +33,9 @@ cases! {
     configuration_reaches_the_container,
     a_crash_is_restarted_and_its_log_kept,
     containers_outlive_the_daemon,
-    a_service_is_reached_by_its_address_and_its_name;
+    a_service_is_reached_by_its_address_and_its_name,
+    an_image_comes_from_a_registry,
+    pods_reach_what_is_outside_and_not_the_hosts_loopback;
     figures_of_pod_starts
 }
 
@@ -185,6 +188,136 @@ async fn a_service_is_reached_by_its_address_and_its_name() {
 }
 
 /// Create → Running through the whole API: twenty in a row, then fifty at once.
+/// This binary without its debug information, which is most of it.
+fn small_program(dir: &std::path::Path) -> Vec<u8> {
+    let (exe, small) = (std::fs::read_link("/proc/self/exe").unwrap(), dir.join("small"));
+    let stripped = std::process::Command::new("strip")
+        .arg("-o")
+        .args([&small, &exe])
+        .status();
+    std::fs::read(if stripped.is_ok_and(|status| status.success()) {
+        small
+    } else {
+        exe
+    })
+    .unwrap()
+}
+
+async fn an_image_comes_from_a_registry() {
+    let lab = Lab::open("registry").await;
+    let Some(registry) = Registry::start(&lab.dir.join("registry")).await else {
+        assert!(!crate::strict(), "Debian's `docker-registry` is not installed");
+        eprintln!("skipped: Debian's `docker-registry` is not installed");
+        return lab.close().await;
+    };
+    registry.push(&small_program(&lab.dir)).await;
+    let image = format!("{}/team/web:1", registry.address);
+    let spec = |image: &str, more: serde_json::Value| {
+        let mut spec = json!({
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "c", "image": image, "args": ["sleep"]}],
+        });
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        spec
+    };
+    let waits = |pod: &k8s_openapi::api::core::v1::Pod| {
+        let state = container(pod).state.unwrap_or_default().waiting.unwrap_or_default();
+        (state.reason.unwrap_or_default(), state.message.unwrap_or_default())
+    };
+    let refused =
+        |pod: &k8s_openapi::api::core::v1::Pod| matches!(waits(pod).0.as_str(), "ErrImagePull" | "ImagePullBackOff");
+    lab.create("stranger", spec(&image, json!({}))).await;
+    let (_, message) = waits(&lab.until("stranger", refused).await);
+    assert!(message.ends_with("authorization failed"), "{message}");
+
+    let login = json!({"auths": {&registry.address: {"username": "lab", "password": "secret"}}});
+    let secret = json!({
+        "metadata": {"name": "login"},
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": login.to_string()},
+    });
+    lab.make("Secret", secret).await;
+    let known = json!({"imagePullSecrets": [{"name": "login"}]});
+    lab.create("web", spec(&image, known.clone())).await;
+    let pod = lab.ready("web").await;
+    let id = container(&pod).image_id;
+    assert!(
+        id.starts_with(&format!("{}/team/web@sha256:", registry.address)),
+        "{id}"
+    );
+    for (file, expected) in [("/etc/kept", "kept\n"), ("/etc/added", "added\n")] {
+        assert_eq!(lab.exec("web", &["/w", "w", "cat", file]).await.0, expected);
+    }
+    let (hidden, _) = lab.exec("web", &["/w", "w", "cat", "/etc/hidden"]).await;
+    assert!(hidden.contains("No such file"), "{hidden}");
+
+    // By the digest, and one that is not there.
+    lab.create("same", spec(&id, known.clone())).await;
+    assert_eq!(container(&lab.ready("same").await).image_id, id);
+    lab.create("none", spec(&format!("{}/team/none:1", registry.address), known))
+        .await;
+    let (_, message) = waits(&lab.until("none", refused).await);
+    assert!(message.ends_with("team/none:1: not found"), "{message}");
+    lab.close().await;
+}
+
+/// This machine's address as others see it.
+fn host_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: the kernel only chooses a route.
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback()).then_some(ip)
+}
+
+async fn pods_reach_what_is_outside_and_not_the_hosts_loopback() {
+    let Some(ip) = host_address() else {
+        eprintln!("skipped: this machine has no address but its loopback's");
+        return;
+    };
+    // Any of the ports that are let out.
+    let ports = [8081, 8888, 9000, 9090, 3128, 4222, 5672, 27017];
+    let outside = ports
+        .iter()
+        .find_map(|port| std::net::TcpListener::bind((ip, *port)).ok());
+    let Some(outside) = outside else {
+        eprintln!("skipped: every port is taken");
+        return;
+    };
+    let address = outside.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = outside.accept() {
+            std::io::Write::write_all(&mut client, b"hello from outside").ok();
+        }
+    });
+    let lab = Lab::open("outside").await;
+    lab.run("pod", &["sleep"], json!({})).await;
+    lab.ready("pod").await;
+    let dial = async |to: &str| lab.exec("pod", &["/w", "w", "dial", to]).await.0;
+    assert_eq!(dial(&address.to_string()).await, "hello from outside");
+    // A port that is not let out, a cloud's metadata service, a Service without an endpoint: refused or reset at once.
+    for closed in [format!("{ip}:1"), "169.254.169.254:80".into(), "10.96.7.7:80".into()] {
+        let answer = dial(&closed).await;
+        assert!(
+            answer.contains("refused") || answer.contains("reset"),
+            "{closed}: {answer}"
+        );
+    }
+    // The same after a restart of the node, with the pod that ran on.
+    lab.node.drain().await;
+    let node = Lab::node(&lab.dir, &lab.server).await;
+    let lab = Lab { node, ..lab };
+    let (answer, _) = lab
+        .exec_when_known("pod", &["/w", "w", "dial", &address.to_string()])
+        .await;
+    assert_eq!(answer, "hello from outside");
+    lab.delete_now("pod").await;
+    lab.close().await;
+}
+
 async fn figures_of_pod_starts() {
     let lab = Lab::open("figures").await;
     let running =

@@ -74,6 +74,7 @@ impl Lab {
         let config = Config {
             name: "n".into(),
             dir: dir.to_owned(),
+            registries: node::image::Registries::default(),
             images: dir.join("images"),
             cluster_id: cluster_id(),
             client_for: Arc::new(move |user: &str, groups: &[&str]| clients.client_as(user, groups)),

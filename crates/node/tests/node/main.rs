@@ -10,6 +10,7 @@ mod cases;
 mod lab;
 #[path = "../runtime/program.rs"]
 mod program;
+mod registry;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,16 +31,20 @@ fn main() -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the switch that makes a skipped test a failed one"
+)]
+fn strict() -> bool {
+    std::env::var("K8SLAB_TEST_STRICT").is_ok_and(|value| value == "1")
+}
+
 fn run(args: &[String]) -> i32 {
     if args.iter().any(|arg| arg == "--list") {
         return 0;
     }
     if !matches!(privileges::detect(), Ok(Means::Root)) {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the switch that makes a skipped test a failed one"
-        )]
-        let strict = std::env::var("K8SLAB_TEST_STRICT").is_ok_and(|value| value == "1");
+        let strict = strict();
         let outcome = if strict { "FAILED" } else { "skipped" };
         println!("node tests {outcome}: they make containers, which takes root here");
         return i32::from(strict);
