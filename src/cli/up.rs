@@ -78,6 +78,8 @@ impl Which {
         let scenario = app.catalogue.load(&self.scenario)?;
         let resolved = parameter::resolve(&scenario, &self.given()?, self.offline)?;
         let lab = self.identity(app, &scenario)?;
+        // `down` walks all steps: an earlier `up` may have had other values.
+        let scenario = scenario.chosen(&resolved.values);
         Lab::new(app, lab, scenario, resolved, self.speed)
     }
 

@@ -70,6 +70,28 @@ impl Scenario {
         self.actions.iter().find(|action| action.name == name)
     }
 
+    /// Without the steps that these values leave out; who needs one of those waits for what it would have waited for.
+    #[must_use]
+    pub fn chosen(mut self, values: &BTreeMap<String, Value>) -> Self {
+        let done = |step: &Step| match &step.when {
+            Some((parameter, value)) => values.get(parameter) == Some(value),
+            None => true,
+        };
+        // In file order a step may be needed by an earlier one: until nothing more can be handed on.
+        while let Some(at) = self.steps.iter().position(|step| !done(step)) {
+            let out = self.steps.remove(at);
+            for step in &mut self.steps {
+                if let Some(need) = step.needs.iter().position(|need| *need == out.id) {
+                    step.needs.remove(need);
+                    let inherited = out.needs.iter().filter(|need| !step.needs.contains(need)).cloned();
+                    let inherited: Vec<StepId> = inherited.collect();
+                    step.needs.extend(inherited);
+                }
+            }
+        }
+        self
+    }
+
     /// The endpoint with this name.
     pub fn endpoint(&self, name: &str) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| endpoint.name == name)
@@ -131,6 +153,8 @@ pub struct Step {
     pub kind: StepKind,
     /// The steps it waits for.
     pub needs: Vec<StepId>,
+    /// The parameter and the value with which it is done at all; `None` is always.
+    pub when: Option<(String, Value)>,
     /// Its limit; `None` is the kind's own.
     pub timeout: Option<Duration>,
 }
@@ -264,4 +288,53 @@ pub struct Check {
     pub replicas: u32,
     /// The limit, in lab time.
     pub within: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::files::Files;
+    use crate::scenario::validate;
+
+    #[test]
+    fn steps_that_the_values_leave_out_hand_on_what_they_waited_for() {
+        let step = |id: &str, needs: &[&str], when: &str| {
+            let needs = needs.join(", ");
+            format!("    - {{ id: {id}, exec: {{ run: [x] }}, needs: [{needs}]{when} }}\n")
+        };
+        let when = ", when: { parameter: kind, is: a }";
+        let text = format!(
+            "apiVersion: k8slab.dev/v1alpha1\nkind: Scenario\nmetadata: {{ name: x }}\nspec:\n  title: X\n  parameters:\n    \
+             - {{ name: kind, type: string, oneOf: [a, b], default: a, sets: [] }}\n  steps:\n{}{}{}{}",
+            step("last", &["second", "first"], ""),
+            step("second", &["first", "other"], when),
+            step("other", &[], when),
+            step("first", &[], ""),
+        );
+        let scenario = validate::validate("x.yaml", &text, &Files::Shipped).unwrap();
+        let kept = |value: &str| {
+            let chosen = scenario
+                .clone()
+                .chosen(&BTreeMap::from([("kind".to_owned(), value.into())]));
+            let steps = chosen.steps.into_iter();
+            let steps = steps.map(|step| {
+                (
+                    step.id.to_string(),
+                    step.needs.iter().map(ToString::to_string).collect(),
+                )
+            });
+            steps.collect::<Vec<(String, Vec<String>)>>()
+        };
+        assert_eq!(kept("a").len(), 4);
+        assert_eq!(
+            kept("b"),
+            [
+                ("last".to_owned(), vec!["first".to_owned()]),
+                ("first".to_owned(), Vec::new())
+            ]
+        );
+        let unknown = text.replace("is: a", "is: c");
+        let problems = validate::validate("x.yaml", &unknown, &Files::Shipped).unwrap_err();
+        assert!(problems.to_string().contains("`c` is none of a, b"), "{problems}");
+    }
 }

@@ -85,6 +85,8 @@ pub struct Step {
     pub kind: Option<StepKind>,
     /// The steps it waits for.
     pub needs: Vec<At<String>>,
+    /// The parameter and the value with which it is done at all.
+    pub when: Option<(At<String>, At<String>)>,
     /// Its limit.
     pub timeout: Option<At<Duration>>,
 }
@@ -301,7 +303,7 @@ fn parameter(reader: &Reader<'_>, field: &Field<'_>) -> Option<Parameter> {
 }
 
 fn step(reader: &Reader<'_>, field: &Field<'_>) -> Option<Step> {
-    let known = [&["id", "needs", "timeout"], &STEP_KINDS[..]].concat();
+    let known = [&["id", "needs", "when", "timeout"], &STEP_KINDS[..]].concat();
     let map = reader.mapping(field, &known)?;
     let id = reader.required(&map, "id").and_then(|field| reader.text(&field));
     let kind = match map.present(&STEP_KINDS)[..] {
@@ -323,8 +325,17 @@ fn step(reader: &Reader<'_>, field: &Field<'_>) -> Option<Step> {
         id: id?,
         kind,
         needs: map.field("needs").map(|field| reader.texts(&field)).unwrap_or_default(),
+        when: optional(&map, "when", |field| when(reader, field)),
         timeout: optional(&map, "timeout", |field| reader.duration(field)),
     })
+}
+
+/// `when: { parameter: NAME, is: VALUE }`.
+fn when(reader: &Reader<'_>, field: &Field<'_>) -> Option<(At<String>, At<String>)> {
+    let map = reader.mapping(field, &["parameter", "is"])?;
+    let parameter = reader.required(&map, "parameter").and_then(|field| reader.text(&field));
+    let value = reader.required(&map, "is").and_then(|field| scalar(reader, &field));
+    Some((parameter?, value?))
 }
 
 fn step_kind(reader: &Reader<'_>, kind: &str, field: &Field<'_>) -> Option<StepKind> {

@@ -169,11 +169,28 @@ impl Checker<'_, '_> {
             .collect();
         self.owners(&wire.steps);
         self.images(&wire.steps);
-        let parameters = wire
+        let parameters: Vec<Parameter> = wire
             .parameters
             .iter()
             .filter_map(|parameter| self.parameter(parameter))
             .collect();
+        let mut steps = steps;
+        for (step, wire) in wire
+            .steps
+            .iter()
+            .filter(|step| step.when.is_some())
+            .filter_map(|wire| {
+                let id = StepId::new(&wire.id.value);
+                let at = steps.iter().position(|step| step.id == id)?;
+                Some((at, wire))
+            })
+            .collect::<Vec<_>>()
+        {
+            steps[step].when = wire
+                .when
+                .as_ref()
+                .and_then(|(name, value)| self.when(name, value, &parameters));
+        }
         let requires = self.requires(&wire.requires);
         let actions: Vec<Action> = wire.actions.iter().filter_map(|action| self.action(action)).collect();
         let checks = wire.checks.iter().map(|check| self.check(check, &actions)).collect();
@@ -266,8 +283,25 @@ impl Checker<'_, '_> {
             id: StepId::new(&step.id.value),
             kind,
             needs: step.needs.iter().map(|need| StepId::new(&need.value)).collect(),
+            when: None,
             timeout: step.timeout.as_ref().map(|timeout| timeout.value),
         })
+    }
+
+    /// A step's `when` names a parameter and a value that it can have.
+    fn when(&self, name: &At<String>, value: &At<String>, parameters: &[Parameter]) -> Option<(String, Value)> {
+        let Some(parameter) = parameters.iter().find(|parameter| parameter.name == name.value) else {
+            let known = parameters.iter().map(|parameter| parameter.name.as_str());
+            self.unknown(name, "parameter", known);
+            return None;
+        };
+        match parameter.kind.parse(&value.value) {
+            Ok(read) => Some((name.value.clone(), read)),
+            Err(why) => {
+                self.invalid(value, why);
+                None
+            }
+        }
     }
 
     fn feature(&self, name: &At<String>) -> Option<Feature> {

@@ -1,6 +1,7 @@
 //! A page on port 80, for labs without a registry: it says which pod answered. Its log tells every request and the end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -20,12 +21,17 @@ pub(crate) fn main(_args: &[String]) -> i32 {
             operator::stop_on_signals(&stop)?;
             let listener = server::bind(PORT).await?;
             let name: Arc<str> = pod_name().into();
-            server::serve_until(
-                listener,
-                move |request| page(request.uri().path() == "/", name.clone()),
-                stop,
-            )
-            .await;
+            let told = stop.clone();
+            tokio::spawn(async move {
+                told.cancelled().await;
+                crate::say("SIGTERM: no more connections");
+            });
+            let answer = move |request: http::Request<hyper::body::Incoming>| {
+                crate::say(&format!("{} {}", request.method(), request.uri()));
+                page(request.uri().path().to_owned(), name.clone())
+            };
+            server::serve_until(listener, answer, stop).await;
+            crate::say("every request is answered");
             Ok(())
         })
     });
@@ -38,10 +44,14 @@ pub(crate) fn main(_args: &[String]) -> i32 {
     }
 }
 
-async fn page(known: bool, pod: Arc<str>) -> Response<Full<Bytes>> {
-    if !known {
-        return server::respond(server::not_found());
-    }
+/// `/` is the page; `/wait/SECONDS` is the page after a while, for whoever wants to see somebody wait.
+async fn page(path: String, pod: Arc<str>) -> Response<Full<Bytes>> {
+    let seconds = match path.strip_prefix("/wait/").map(str::parse) {
+        Some(Ok(seconds)) => seconds,
+        None if path == "/" => 0,
+        _ => return server::respond(server::not_found()),
+    };
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
     let text = format!("<!doctype html>\n<title>{pod}</title>\n<p>This is pod <b>{pod}</b>.\n");
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = StatusCode::OK;
