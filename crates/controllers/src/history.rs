@@ -26,7 +26,7 @@ use crate::selector;
 
 /// On a pod: which revision it was made from.
 pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
-const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+pub(crate) const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
 /// The revisions of one owner.
 pub(crate) struct History<'a, O> {

@@ -14,6 +14,7 @@
 //! | `statefulset` | `statefulset-controller` | named pods with claims of their own, in order |
 //! | `job` | `job-controller`, `ttl-after-finished-controller` | pods that run to their end |
 //! | `cronjob` | `cronjob-controller` | Jobs on a schedule |
+//! | `daemonset` | `daemon-set-controller` | a pod on every node |
 //! | `hpa` | `horizontal-pod-autoscaler` | as many replicas as the metrics ask for |
 //! | `endpoints` | `endpointslice-controller`, `endpoint-controller` | which pods a Service stands for |
 //! | `namespace` | `namespace-controller` | empties and lets go of deleted namespaces |
@@ -31,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod endpoints;
@@ -124,6 +126,7 @@ pub fn start(config: Config) -> Controllers {
     run.this(job::start(&context));
     run.this(job::start_ttl(&context));
     run.this(cronjob::start(&context));
+    run.this(daemonset::start(&context));
     run.this(volume::start_binder(&context));
     run.this(volume::start_claim_protection(&context));
     run.this(volume::start_volume_protection(&context));

@@ -218,7 +218,7 @@ fn patience(taints: &[Taint], tolerations: &[Toleration]) -> Patience {
     shortest
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if given(&toleration.effect).is_some_and(|effect| effect != taint.effect)
         || given(&toleration.key).is_some_and(|key| key != taint.key)
