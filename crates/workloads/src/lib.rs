@@ -8,6 +8,8 @@ pub mod condition;
 mod cpu_burner;
 mod crd;
 mod curl;
+#[cfg(test)]
+mod in_process;
 #[cfg(target_os = "linux")]
 mod lease;
 pub mod messaggio;

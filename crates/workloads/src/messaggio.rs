@@ -72,7 +72,7 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 /// Watches the messages of the client's namespace until `stop`.
-async fn run(client: Client, stop: CancellationToken, now: Now) {
+pub(crate) async fn run(client: Client, stop: CancellationToken, now: Now) {
     let messages: Api<Messaggio> = Api::default_namespaced(client.clone());
     let context = Arc::new(Context {
         client: client.clone(),

@@ -120,7 +120,7 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 /// Watches the client's namespace until `stop`.
-async fn run(client: Client, stop: CancellationToken, now: condition::Now) {
+pub(crate) async fn run(client: Client, stop: CancellationToken, now: condition::Now) {
     let ours = watcher::Config::default().labels(MADE_BY_US);
     let resources: Api<Replicatore> = Api::default_namespaced(client.clone());
     // A change of a child asks for its owner to be reconciled; that is all there is to repairing drift.

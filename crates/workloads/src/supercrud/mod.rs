@@ -21,6 +21,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::operator::run;
 #[cfg(target_os = "linux")]
 pub(crate) use self::{application::main as application, operator::main as operator};
 use crate::condition::Condition;

@@ -64,7 +64,7 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 /// Watches the client's namespace until `stop`.
-async fn run(client: Client, stop: CancellationToken, now: Now) {
+pub(crate) async fn run(client: Client, stop: CancellationToken, now: Now) {
     let ours = watcher::Config::default().labels(MADE_BY_US);
     let resources: Api<Supercrud> = Api::default_namespaced(client.clone());
     let context = Context {
