@@ -1,5 +1,7 @@
 //! `image`: the image store of the embedded cluster.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use super::app::App;
@@ -14,11 +16,22 @@ use crate::ui::table::columns;
 pub(super) enum Verb {
     /// Show the images
     Ls,
+    /// Put the images of an archive into the store, as `docker save` or an OCI layout has them
+    Import {
+        /// The archive, a tar file
+        #[arg(value_name = "FILE")]
+        archive: PathBuf,
+        /// Give the archive's only image this name
+        #[arg(long, value_name = "NAME:TAG")]
+        name: Vec<String>,
+    },
 }
 
 pub(super) fn run(verb: &Verb, app: &App) -> Result<Code, CliError> {
-    let Verb::Ls = verb;
-    let images = embedded::images(&app.paths)?;
+    let images = match verb {
+        Verb::Ls => embedded::images(&app.paths)?,
+        Verb::Import { archive, name } => embedded::import_images(&app.paths, archive, name)?,
+    };
     if app.out.format == Format::Json {
         let images: Vec<_> = images
             .iter()

@@ -99,7 +99,7 @@ enum Verb {
     Ip(ip::Args),
     /// Run kubectl against a lab
     Kubectl(kubectl::Args),
-    /// Look at the image store of the embedded cluster
+    /// Look at the image store of the embedded cluster, and put images into it
     #[command(subcommand)]
     Image(image::Verb),
     /// Print completions for a shell

@@ -1,5 +1,6 @@
 //! What an image will hold, before anything is assembled: files with their sums, configuration, and the tag of it all.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::json;
@@ -103,7 +104,19 @@ impl Recipe {
             };
             let source = pantry.find(&copy.source).map_err(fail)?;
             let sum = digests.of(&source).map_err(|error| fail(error.to_string()))?;
-            let mode = copy.mode.unwrap_or(if copy.source == SELF { 0o755 } else { 0o644 });
+            let mode = match copy.mode {
+                Some(mode) => mode,
+                None if copy.source == SELF => 0o755,
+                // Docker keeps the file's own; of ours only whether it is a program, so that a umask changes no content tag.
+                None => {
+                    let metadata = source.metadata().map_err(|error| fail(error.to_string()))?;
+                    if metadata.permissions().mode() & 0o111 == 0 {
+                        0o644
+                    } else {
+                        0o755
+                    }
+                }
+            };
             sums.push(json!([copy.target, mode, sum]));
             files.push(RecipeFile {
                 source,

@@ -1,5 +1,7 @@
 //! In place of the embedded cluster where there is no Linux kernel under it: says so, and what will work.
 
+use std::path::Path;
+
 use apimachinery::pace::Pace;
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -55,6 +57,11 @@ pub struct StoredImage {
 
 /// There is no store here.
 pub fn images(_paths: &Paths) -> Result<Vec<StoredImage>, StepError> {
+    Err(needs_linux())
+}
+
+/// There is no store here.
+pub fn import_images(_paths: &Paths, _archive: &Path, _names: &[String]) -> Result<Vec<StoredImage>, StepError> {
     Err(needs_linux())
 }
 

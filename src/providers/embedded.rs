@@ -83,17 +83,34 @@ pub fn images(paths: &Paths) -> Result<Vec<StoredImage>, StepError> {
         let list = store
             .list()
             .map_err(|error| store_error("reading the image store", &error))?;
-        let named = |image: image::Image| {
-            let id = image.id;
-            image.references.into_iter().map(move |name| StoredImage {
-                // As people write it: the long form is the store's own.
-                reference: name.trim_start_matches("docker.io/library/").to_owned(),
-                id: id.clone(),
-            })
-        };
         let mut images: Vec<StoredImage> = list.into_iter().flat_map(named).collect();
         images.sort_by(|a, b| a.reference.cmp(&b.reference));
         Ok(images)
+    })
+}
+
+/// Puts the images of an archive (`docker save`, or an OCI layout in a tar) into the store, under `names` if there are any.
+pub fn import_images(paths: &Paths, archive: &Path, names: &[String]) -> Result<Vec<StoredImage>, StepError> {
+    let path = paths.images();
+    paths.owner.act(|| {
+        let doing = format!("importing `{}`", archive.display());
+        let file = std::fs::File::open(archive).map_err(|error| StepError::failed(&doing, &error))?;
+        let store = image::Store::open(&path).map_err(|error| store_error("opening the image store", &error))?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let images = store
+            .import(file, &names)
+            .map_err(|error| store_error(&doing, &error))?;
+        Ok(images.into_iter().flat_map(named).collect())
+    })
+}
+
+/// An image, once for each of its names.
+fn named(image: image::Image) -> impl Iterator<Item = StoredImage> {
+    let id = image.id;
+    image.references.into_iter().map(move |name| StoredImage {
+        // As people write it: the long form is the store's own.
+        reference: name.trim_start_matches("docker.io/library/").to_owned(),
+        id: id.clone(),
     })
 }
 
