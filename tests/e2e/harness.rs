@@ -72,12 +72,19 @@ impl Lab {
     }
 
     pub(crate) fn try_kubectl(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(kubectl());
+        let mut command = self.tool("kubectl");
+        command.args(["--context", "k8slab-cpu-hpa"]);
+        Ran::from(command.args(args).output().unwrap(), args)
+    }
+
+    /// kubectl or helm with this lab's kubeconfig.
+    pub(crate) fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(tool(name));
         command
             .env("KUBECONFIG", self.kubeconfig())
             .env("HOME", self.home.path())
-            .args(["--context", "k8slab-cpu-hpa"]);
-        Ran::from(command.args(args).output().unwrap(), args)
+            .current_dir(self.home.path());
+        command
     }
 
     #[track_caller]
@@ -154,17 +161,24 @@ impl Ran {
     }
 }
 
-/// From PATH, else the pinned one, which `scripts/tools` fetches.
-fn kubectl() -> PathBuf {
-    if let Ok(found) = which::which("kubectl") {
+/// From PATH, else the pinned one, which `scripts/tools` (or the script of that name) fetches.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    if let Ok(found) = which::which(name) {
         return found;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let fetched = Command::new(root.join("scripts/tools"))
-        .status()
-        .is_ok_and(|status| status.success());
-    assert!(fetched, "no kubectl on PATH, and `scripts/tools` could not fetch one");
-    root.join("target/tools/kubectl")
+    let path = root.join("target/tools").join(name);
+    let script = if name == "busybox" {
+        "scripts/busybox"
+    } else {
+        "scripts/tools"
+    };
+    let fetched = path.exists()
+        || Command::new(root.join(script))
+            .status()
+            .is_ok_and(|status| status.success());
+    assert!(fetched, "no {name} on PATH, and `{script}` could not fetch one");
+    path
 }
 
 fn skip<T>(reason: &str) -> Option<T> {
@@ -244,7 +258,7 @@ impl RootlessLab {
     /// kubectl, as root but with the lab's kubeconfig.
     #[track_caller]
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
-        let mut command = Command::new(kubectl());
+        let mut command = Command::new(tool("kubectl"));
         command
             .env("KUBECONFIG", self.home.path().join("user.kubeconfig"))
             .env("HOME", self.home.path());

@@ -14,6 +14,8 @@
 mod cpu_hpa;
 mod faults;
 mod harness;
+mod helm;
+mod kubectl;
 mod leftovers;
 mod recovery;
 mod rootless;
