@@ -1,6 +1,8 @@
 //! The forms in which lists, objects and changes leave the server: tables and metadata alone.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod golden;
+
 use apiserver::Server;
 use http::Request;
 use serde_json::{Value, json};
