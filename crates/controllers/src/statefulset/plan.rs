@@ -283,6 +283,8 @@ mod tests {
         assert_eq!(steps(spec("Parallel"), pods()), [3, 2, 1].map(Step::Delete));
         let mut hurt = pods();
         hurt[2] = pod(2, "new", false);
+        assert_eq!(steps(spec("OrderedReady"), hurt.clone()), [Step::Delete(3)]);
+        hurt[3] = pod(3, "new", false);
         assert_eq!(
             steps(spec("OrderedReady"), hurt),
             [],
