@@ -9,6 +9,7 @@ mod gnostic;
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 
 use apimachinery::status::Status;
 use http::header::{CACHE_CONTROL, IF_NONE_MATCH};
@@ -17,8 +18,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::call::{Answer, Call};
-use crate::resources::archive;
+use crate::resources::{Resource, archive};
 use crate::respond;
+use crate::store::Object;
 
 const JSON: &str = "application/json";
 /// What is answered. Clients also write it with `@` for the first `.v2.`'s dot, which media types do not allow.
@@ -36,9 +38,18 @@ pub(crate) async fn document(call: &Call) -> Answer {
     }
     let version = call.api.config.version.git_version.clone();
     let members = members(call);
+    let custom = custom(call);
     let etag = {
-        let text = format!("{}/{version}/{protobuf}/{}", archive::digest(), members.join(","));
-        format!("\"{}\"", archive::hex(&Sha256::digest(text)))
+        let mut digest = Sha256::new();
+        digest.update(format!(
+            "{}/{version}/{protobuf}/{}",
+            archive::digest(),
+            members.join(",")
+        ));
+        for (group, version, _) in &custom {
+            digest.update(super::hash(call, group, version));
+        }
+        format!("\"{}\"", archive::hex(&digest.finalize()))
     };
     let known = call.headers.get(IF_NONE_MATCH);
     if known.is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
@@ -46,9 +57,9 @@ pub(crate) async fn document(call: &Call) -> Answer {
     }
     let make = move || {
         if protobuf {
-            write(&members, Protobuf::new(&version)).map(Protobuf::finish)
+            write(&members, &custom, Protobuf::new(&version)).map(Protobuf::finish)
         } else {
-            write(&members, Json::default()).map(|json| json.finish(&version))
+            write(&members, &custom, Json::default()).map(|json| json.finish(&version))
         }
     };
     let bytes = tokio::task::spawn_blocking(make).await.map_err(Status::internal)?;
@@ -58,6 +69,26 @@ pub(crate) async fn document(call: &Call) -> Answer {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
+}
+
+/// A version of a group of custom resources.
+type Custom = (String, String, Vec<(Arc<Resource>, Object)>);
+
+fn custom(call: &Call) -> Vec<Custom> {
+    let table = call.api.table();
+    let versions = table.groups().iter().flat_map(|group| {
+        group
+            .versions
+            .iter()
+            .map(|version| (group.name.clone(), version.clone()))
+    });
+    versions
+        .map(|(group, version)| {
+            let resources = super::custom_resources(call, &group, &version);
+            (group, version, resources)
+        })
+        .filter(|(.., resources)| !resources.is_empty())
+        .collect()
 }
 
 /// The archive's members that describe what is served, sorted.
@@ -86,8 +117,8 @@ trait Form {
     fn definition(&mut self, name: &str, schema: Value);
 }
 
-/// Converts the members into `form`, in the archive's order.
-fn write<F: Form>(members: &[String], form: F) -> io::Result<F> {
+/// Converts the members into `form`, in the archive's order, then the custom resources.
+fn write<F: Form>(members: &[String], custom: &[Custom], form: F) -> io::Result<F> {
     struct Converting<F> {
         form: F,
         /// Several documents hold the same definition: metadata, `Status`, `Scale`.
@@ -115,6 +146,10 @@ fn write<F: Form>(members: &[String], form: F) -> io::Result<F> {
         }
         Ok(true)
     })?;
+    for (group, version, resources) in custom {
+        let document = super::custom_document(group, version, resources)?.unwrap_or_default();
+        documents::read(&mut document.as_slice(), &mut converting)?;
+    }
     Ok(converting.form)
 }
 
@@ -190,7 +225,9 @@ mod tests {
     const APPS: &str = "openapi-v3/apis__apps__v1_openapi.json";
 
     fn json_document() -> Value {
-        let bytes = write(&[APPS.to_owned()], Json::default()).unwrap().finish("v1.36.2");
+        let bytes = write(&[APPS.to_owned()], &[], Json::default())
+            .unwrap()
+            .finish("v1.36.2");
         serde_json::from_slice(&bytes).unwrap()
     }
 
@@ -285,7 +322,9 @@ mod tests {
     #[test]
     fn the_protobuf_form_holds_every_path_and_definition() {
         let members = [APPS.to_owned()];
-        let bytes = write(&members, Protobuf::new("v1.36.2")).map(Protobuf::finish).unwrap();
+        let bytes = write(&members, &[], Protobuf::new("v1.36.2"))
+            .map(Protobuf::finish)
+            .unwrap();
         let document = json_document();
         let fields = fields(&bytes).unwrap();
         let count = |number| fields.iter().filter(|(known, _)| *known == number).count();

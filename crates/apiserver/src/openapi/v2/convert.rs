@@ -101,9 +101,14 @@ fn responses(responses: Value) -> (Map<String, Value>, Vec<String>) {
 /// A schema, all the way down.
 pub(super) fn schema(schema: Value) -> Value {
     let mut to = Map::new();
-    for (key, value) in members(schema) {
+    let schema = members(schema);
+    // kubectl takes v2's word that nothing else is allowed, so upstream says nothing of the form of such a value.
+    let is = |key: &str| schema.get(key) == Some(&Value::Bool(true));
+    let is_open = is("nullable") || is("x-kubernetes-preserve-unknown-fields");
+    for (key, value) in schema {
         match key.as_str() {
-            "default" | "nullable" => {}
+            "default" | "nullable" | "anyOf" | "not" => {}
+            "type" | "properties" | "items" if is_open => {}
             "$ref" => {
                 to.insert(key, reference(&value));
             }
@@ -117,7 +122,8 @@ pub(super) fn schema(schema: Value) -> Value {
                     }
                 }
             }
-            // IntOrString and Quantity: text in v2.
+            // IntOrString and Quantity: text in v2. Of a custom resource it is about its fields, and left out.
+            "oneOf" if !is_a_choice_of_types(&value) => {}
             "oneOf" => {
                 to.insert("type".to_owned(), "string".into());
             }
@@ -136,6 +142,11 @@ pub(super) fn schema(schema: Value) -> Value {
         }
     }
     Value::Object(to)
+}
+
+fn is_a_choice_of_types(options: &Value) -> bool {
+    let mut options = options.as_array().into_iter().flatten().filter_map(Value::as_object);
+    options.all(|option| option.len() == 1 && option.contains_key("type"))
 }
 
 fn reference(target: &Value) -> Value {
@@ -176,6 +187,21 @@ mod tests {
         assert_eq!(
             schema(v3),
             json!({"properties": {"port": {"format": "int-or-string", "type": "string"}}})
+        );
+    }
+
+    #[test]
+    fn what_v2_cannot_say_of_a_custom_resource_is_left_out() {
+        let v3 = json!({"properties": {
+            "open": {"type": "object", "properties": {}, "x-kubernetes-preserve-unknown-fields": true},
+            "null": {"type": "string", "nullable": true},
+            "one": {"type": "object", "oneOf": [{"required": ["a"]}], "not": {"required": ["b"]}},
+        }});
+        assert_eq!(
+            schema(v3),
+            json!({"properties": {
+                "open": {"x-kubernetes-preserve-unknown-fields": true}, "null": {}, "one": {"type": "object"},
+            }})
         );
     }
 
