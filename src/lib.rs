@@ -4,6 +4,7 @@
 //! cli → engine → steps → providers, images, k8s, exec        scenario is a leaf
 //! ```
 
+pub mod checks;
 pub mod cli;
 pub mod engine;
 pub mod exec;

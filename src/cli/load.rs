@@ -79,7 +79,7 @@ pub(super) async fn run(args: &Args, app: &App) -> Result<Code, CliError> {
         client: session.cluster.client.clone(),
         namespace: &known.lab.namespace,
         action,
-        out: &app.out,
+        out: Some(&app.out),
         one: args.pods == Pods::One,
     };
     if args.once {
@@ -89,12 +89,15 @@ pub(super) async fn run(args: &Args, app: &App) -> Result<Code, CliError> {
     }
 }
 
-struct Doing<'a> {
-    client: Client,
-    namespace: &'a str,
-    action: &'a Action,
-    out: &'a Out,
-    one: bool,
+/// An action that is being done to the pods of a lab.
+pub(super) struct Doing<'a> {
+    pub(super) client: Client,
+    pub(super) namespace: &'a str,
+    pub(super) action: &'a Action,
+    /// Where the answers are shown, if anywhere.
+    pub(super) out: Option<&'a Out>,
+    /// To one pod only.
+    pub(super) one: bool,
 }
 
 impl Doing<'_> {
@@ -124,34 +127,43 @@ impl Doing<'_> {
         Ok(if all { Code::Fine } else { Code::Failed })
     }
 
-    /// To each pod once when it becomes ready, and again when its containers were restarted, until Ctrl-C.
+    /// To each pod when it becomes ready, until Ctrl-C or for some time.
     async fn hold(&self, duration: Option<Duration>) -> Result<Code, CliError> {
-        if self.out.format != Format::Json {
+        if let Some(out) = self.out.filter(|out| out.format != Format::Json) {
             let end = duration.map_or("Ctrl-C ends it".to_owned(), |d| {
                 format!("for {}", crate::scenario::duration::shown(d))
             });
-            self.out.say(format!(
+            out.say(format!(
                 "{} on every ready pod with {}, new ones too; {end}",
                 self.action.get, self.action.pods
             ));
         }
+        let end = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = signals::interrupted() => {}
+            () = end => {}
+            () = self.keep_on() => {}
+        }
+        Ok(Code::Fine)
+    }
+
+    /// To each pod once when it becomes ready, and again when its containers were restarted, for as long as it is polled
+    /// and somebody reads the answers.
+    pub(super) async fn keep_on(&self) {
         let config = watcher::Config::default().labels(&self.action.pods);
         let mut events = std::pin::pin!(watcher(self.pods(), config).default_backoff());
         // Which incarnation of each pod was asked: its uid and how often its containers were started.
         let mut asked: BTreeMap<String, String> = BTreeMap::new();
         let mut asking = FuturesUnordered::new();
-        let mut end = std::pin::pin!(async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        });
-        let mut interrupted = std::pin::pin!(signals::interrupted());
         loop {
             tokio::select! {
                 biased;
-                () = &mut interrupted => return Ok(Code::Fine),
-                () = &mut end => return Ok(Code::Fine),
                 Some((name, incarnation, answer)) = asking.next() => {
                     let name: String = name;
                     if !self.tell(&name, &answer) && asked.get(&name) == Some(&incarnation) {
@@ -177,8 +189,8 @@ impl Doing<'_> {
                     Err(error) => tracing::debug!("watching the pods: {error}"),
                 },
             }
-            if self.out.is_closed() {
-                return Ok(Code::Fine);
+            if self.out.is_some_and(Out::is_closed) {
+                return;
             }
         }
     }
@@ -196,21 +208,17 @@ impl Doing<'_> {
     /// Shows an answer; whether it was a good one.
     fn tell(&self, name: &str, answer: &Result<Answer, String>) -> bool {
         let good = matches!(answer, Ok(answer) if answer.status < 400);
-        if self.out.format == Format::Json {
-            match answer {
-                Ok(answer) => self
-                    .out
-                    .json_line(&json!({"pod": name, "status": answer.status, "body": answer.body})),
-                Err(why) => self.out.json_line(&json!({"pod": name, "error": why})),
-            }
-            return good;
-        }
+        let Some(out) = self.out else { return good };
         match answer {
+            Ok(answer) if out.format == Format::Json => {
+                out.json_line(&json!({"pod": name, "status": answer.status, "body": answer.body}));
+            }
+            Err(why) if out.format == Format::Json => out.json_line(&json!({"pod": name, "error": why})),
             Ok(answer) => {
                 let body: String = answer.body.trim().chars().take(120).collect();
-                self.out.say(format!("  {name}   {} {body}", answer.status));
+                out.say(format!("  {name}   {} {body}", answer.status));
             }
-            Err(why) => self.out.say(format!("  {name}   {why}")),
+            Err(why) => out.say(format!("  {name}   {why}")),
         }
         good
     }

@@ -18,6 +18,7 @@ mod open;
 mod plan;
 mod signals;
 mod status;
+mod test;
 mod up;
 mod validate;
 mod watch;
@@ -88,6 +89,8 @@ enum Verb {
     Logs(logs::Args),
     /// Take a lab away, wait until it is gone, and look for what it left
     Down(down::Args),
+    /// Bring labs up, do their checks, take them away; for CI
+    Test(test::Args),
     /// Show the commands that do the same by hand, as a bash script
     Explain(explain::Args),
     /// Check scenario files without a cluster
@@ -160,6 +163,7 @@ fn dispatch(cli: Cli, out: &Out) -> Result<Code, CliError> {
             Verb::Open(args) => open::run(&args, &app).await,
             Verb::Logs(args) => logs::run(&args, &app).await,
             Verb::Down(args) => down::run(&args, &app).await,
+            Verb::Test(args) => test::run(&args, &app).await,
             Verb::Explain(args) => explain::run(&args, &app).await,
             Verb::Cluster(verb) => cluster::run(&verb, &app).await,
             Verb::Ip(args) => ip::run(&args, &app).await,

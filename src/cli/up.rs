@@ -73,6 +73,19 @@ pub(super) fn parse_speed(text: &str) -> Result<Pace, String> {
 }
 
 impl Which {
+    /// A scenario with its defaults.
+    pub(super) fn plain(scenario: &str, cluster: Option<String>, offline: bool, speed: Option<Pace>) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            set: Vec::new(),
+            values: None,
+            cluster,
+            namespace: None,
+            offline,
+            speed,
+        }
+    }
+
     /// The lab that is meant, with its values.
     pub(super) fn lab(&self, app: &App) -> Result<Lab, CliError> {
         let scenario = app.catalogue.load(&self.scenario)?;

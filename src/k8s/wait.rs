@@ -71,12 +71,27 @@ pub async fn ready(
     pods: Option<&str>,
     patience: &Patience<'_>,
 ) -> Result<Standing, Error> {
-    let kind = resources.find(&name.api_version, &name.kind).await?;
-    let api = resources.api(&kind, name.namespace.as_deref());
     let what = match condition {
         Some(condition) => format!("{name} to be {condition}"),
         None => format!("{name} to be ready"),
     };
+    until(resources, name, what, pods, patience, |object| {
+        ready::judge(object, condition)
+    })
+    .await
+}
+
+/// Waits until `judge` finds an object ready; `what` names the wait in an error.
+pub async fn until(
+    resources: &Resources,
+    name: &ObjectName,
+    what: String,
+    pods: Option<&str>,
+    patience: &Patience<'_>,
+    judge: impl Fn(&Value) -> Standing,
+) -> Result<Standing, Error> {
+    let kind = resources.find(&name.api_version, &name.kind).await?;
+    let api = resources.api(&kind, name.namespace.as_deref());
     let mut object = pin!(watcher::watch_object(api, &name.name).default_backoff());
     let mut around = pin!(match (pods, &name.namespace) {
         (Some(selector), Some(namespace)) => pod_events(resources, namespace, selector).left_stream(),
@@ -94,7 +109,7 @@ pub async fn ready(
             Some(seen) = object.next() => match seen {
                 Ok(seen) => {
                     last.trouble = None;
-                    last.object = seen.map(|object| ready::judge(&with_kind(&object, &kind), condition));
+                    last.object = seen.map(|object| judge(&with_kind(&object, &kind)));
                     if let Some(standing) = last.object.as_ref().filter(|standing| standing.ready) {
                         return Ok(standing.clone());
                     }

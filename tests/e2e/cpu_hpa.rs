@@ -213,3 +213,28 @@ fn a_second_up_finds_nothing_to_do() {
     assert_eq!(before, after);
     lab.ok(&["down", "cpu-hpa"]);
 }
+
+#[test]
+fn a_test_run_brings_the_lab_up_does_its_checks_takes_it_away_and_writes_a_report() {
+    let Some(lab) = Lab::new() else { return };
+    let junit = lab.home().join("report.xml");
+    let said = lab.ok(&["test", "cpu-hpa", "--speed", "10", "--junit", junit.to_str().unwrap()]);
+    assert!(said.contains("4 passed"), "{said}");
+    let report = std::fs::read_to_string(&junit).unwrap();
+    assert!(
+        report.contains(r#"<testsuite name="cpu-hpa" tests="4" failures="0""#),
+        "{report}"
+    );
+    for case in [
+        "up",
+        "burn: Deployment cpu-burner has 5 replicas",
+        "rest: Deployment cpu-burner has 1 replica",
+        "down",
+    ] {
+        assert!(
+            report.contains(&format!(r#"name="{case}" time="#)),
+            "no `{case}` in {report}"
+        );
+    }
+    assert_eq!(lab.ok(&["cluster", "status"]), "there is no cluster\n");
+}
