@@ -23,7 +23,6 @@ def configure(settings, **_):
 @kopf.on.create("lab.example.com", "v1", "examples")
 def created(spec, patch, **_):
     patch.status["created"] = spec.get("size", 0)
-    return {"handled": True}
 
 @kopf.on.update("lab.example.com", "v1", "examples", field="spec.size")
 def resized(old, new, patch, **_):
@@ -38,8 +37,8 @@ def tick(patch, status, **_):
     patch.status["ticks"] = status.get("ticks", 0) + 1
 
 @kopf.daemon("lab.example.com", "v1", "examples")
-async def follow(stopped, patch, **_):
-    patch.status["followed"] = True
+async def follow(stopped, name, **_):
+    print(f"following {name}", flush=True)
     await stopped.wait()
 
 @kopf.on.delete("lab.example.com", "v1", "examples")
@@ -143,7 +142,7 @@ def main(kopf):
     check("on.create", lambda: until("status.created", lambda: status().get("created") == 1))
     check("on.event", lambda: until("ADDED", lambda: "event ADDED first" in first.said() or "event None first" in first.said()))
     check("timer", lambda: until("two ticks", lambda: status().get("ticks", 0) >= 2))
-    check("daemon", lambda: until("status.followed", lambda: status().get("followed")))
+    check("daemon", lambda: until("its start", lambda: "following first" in first.said()))
     check(
         "the finalizer is set",
         lambda: until(
