@@ -151,16 +151,26 @@ fn aggregation_label(target: &str) -> String {
     format!("{GROUP}/aggregate-to-{target}")
 }
 
-/// Fills `rules` of the aggregated roles; `view` before `edit` before `admin`, as each collects the one before.
+/// Fills `rules` of the aggregated roles, by role name, each rule once; `view` before `edit` before `admin`, as each
+/// collects the one before.
 fn collect_aggregated(objects: &mut [Value]) {
     for target in ["view", "edit", "admin"] {
         let label = aggregation_label(target);
         let labelled = |labels: &Map<String, Value>| labels.get(&label).is_some_and(|value| value == "true");
-        let rules: Vec<Value> = objects
+        let mut parts: Vec<&Value> = objects
             .iter()
             .filter(|object| object["metadata"]["labels"].as_object().is_some_and(labelled))
-            .flat_map(|object| object["rules"].as_array().cloned().unwrap_or_default())
             .collect();
+        parts.sort_by_key(|part| part["metadata"]["name"].as_str());
+        let mut rules: Vec<Value> = Vec::new();
+        for rule in parts
+            .into_iter()
+            .flat_map(|part| part["rules"].as_array().into_iter().flatten())
+        {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
+            }
+        }
         if let Some(role) = objects.iter_mut().find(|object| object["metadata"]["name"] == target) {
             role["rules"] = Value::Array(rules);
         }
