@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -280,6 +281,7 @@ impl Cached for CronJob {}
 impl Cached for PersistentVolumeClaim {}
 impl Cached for PersistentVolume {}
 impl Cached for StorageClass {}
+impl Cached for ClusterRole {}
 
 /// The caches of this crate. A new controller that needs another kind adds a field, a line in `each!` and, above, its
 /// `Cached`.
@@ -307,6 +309,7 @@ pub(crate) struct Informers {
     pub(crate) claims: Informer<PersistentVolumeClaim>,
     pub(crate) volumes: Informer<PersistentVolume>,
     pub(crate) storage_classes: Informer<StorageClass>,
+    pub(crate) cluster_roles: Informer<ClusterRole>,
 }
 
 /// Name of the ConfigMap that carries the cluster's CA certificate into every namespace.
@@ -337,6 +340,7 @@ impl Informers {
             claims: Informer::new(),
             volumes: Informer::new(),
             storage_classes: Informer::new(),
+            cluster_roles: Informer::new(),
         }
     }
 
@@ -365,6 +369,7 @@ impl Informers {
         watches.all(&self.claims);
         watches.all(&self.volumes);
         watches.all(&self.storage_classes);
+        watches.all(&self.cluster_roles);
         let by_name = watcher::Config::default().fields(&format!("metadata.name={ROOT_CA}"));
         watches.some(&self.root_cas, Api::all(client.clone()), by_name);
         let leases = Api::namespaced(client.clone(), NODE_LEASES);
@@ -393,6 +398,7 @@ impl Informers {
         self.claims.synced().await;
         self.volumes.synced().await;
         self.storage_classes.synced().await;
+        self.cluster_roles.synced().await;
     }
 }
 

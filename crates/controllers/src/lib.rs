@@ -20,6 +20,7 @@
 //! | `namespace` | `namespace-controller` | empties and lets go of deleted namespaces |
 //! | `serviceaccount` | `service-account-controller`, `root-ca-cert-publisher` | what every namespace has |
 //! | `garbage` | `generic-garbage-collector` | what nobody owns any more goes |
+//! | `cluster_role_aggregation` | `clusterrole-aggregation-controller` | the rules of aggregated ClusterRoles |
 //! | `node_lifecycle`, `taint_eviction` | `node-controller` | taints by condition, silent nodes, `NoExecute` |
 //! | `pod_gc` | `pod-garbage-collector` | pods of nodes that are gone |
 //! | `volume` | `persistent-volume-binder`, `pvc-protection-controller`, `pv-protection-controller` | claims and volumes |
@@ -31,6 +32,7 @@ use apimachinery::pace::Pace;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+mod cluster_role_aggregation;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -119,6 +121,7 @@ pub fn start(config: Config) -> Controllers {
     run.this(endpoints::start_legacy(&context));
     run.this(serviceaccount::start(&context));
     run.this(serviceaccount::start_root_ca(&context, config.ca_pem));
+    run.this(cluster_role_aggregation::start(&context));
     run.this(node_lifecycle::start(&context));
     run.this(taint_eviction::start(&context));
     run.this(pod_gc::start(&context));
