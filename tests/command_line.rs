@@ -257,3 +257,52 @@ fn an_own_scenario_with_commands_needs_consent() {
     );
     assert!(!home.path().join("state/clusters").exists());
 }
+
+#[test]
+fn init_writes_a_scenario_that_validates_and_never_overwrites_one() {
+    let home = Home::new();
+    let folder = home.path().join("shop");
+    let folder = folder.to_str().unwrap();
+    let (code, stdout, stderr) = home.run(&["init", folder]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains(&format!("k8slab up {folder}")), "{stdout}");
+    let (code, stdout, _) = home.run(&["validate", folder]);
+    assert_eq!((code, stdout.as_str()), (0, "shop: fine, 3 steps\n"));
+    let (code, _, stderr) = home.run(&["init", folder]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("would be overwritten"), "{stderr}");
+}
+
+#[test]
+fn history_shows_a_run_that_was_killed_and_writes_its_trace() {
+    let home = Home::new();
+    let (lab, folder) = home.lab();
+    let _lock = folder.lock(&holder("up cpu-hpa")).unwrap();
+    let (mut journal, _) = Journal::open(&folder.journal(), Owner::Myself).unwrap();
+    let event = What::RunStarted {
+        verb: Verb::Up,
+        lab,
+        steps: Vec::new(),
+        values: Default::default(),
+        by: "0.1.0".into(),
+    };
+    let event = Event {
+        version: VERSION,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        event,
+    };
+    journal.append(&event, true).unwrap();
+    let (code, stdout, _) = home.run(&["history", "cpu-hpa"]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains("up cpu-hpa   no end"), "{stdout}");
+    let (code, stdout, _) = home.run(&["history", "--output", "json"]);
+    let line: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, line["verb"].as_str()), (0, Some("up")));
+    let file = home.path().join("trace.json");
+    let (code, _, _) = home.run(&["history", "cpu-hpa", "--trace", file.to_str().unwrap()]);
+    let trace: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!((code, trace["traceEvents"].as_array().unwrap().len()), (0, 3));
+    let (code, _, stderr) = home.run(&["history", "cpu-hap"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("did you mean `cpu-hpa`"), "{stderr}");
+}

@@ -6,7 +6,9 @@ mod completions;
 mod down;
 mod error;
 mod explain;
+mod history;
 mod image;
+mod init;
 mod ip;
 mod kubectl;
 mod labs;
@@ -93,6 +95,10 @@ enum Verb {
     Test(test::Args),
     /// Show the commands that do the same by hand, as a bash script
     Explain(explain::Args),
+    /// Show past runs, and where their time went
+    History(history::Args),
+    /// Write a scenario of your own to start from; it runs as it is
+    Init(init::Args),
     /// Check scenario files without a cluster
     Validate(validate::Args),
     /// Look after the embedded cluster by itself
@@ -143,6 +149,8 @@ fn dispatch(cli: Cli, out: &Out) -> Result<Code, CliError> {
         Verb::Man => return man::run(out, Cli::command()),
         Verb::Validate(args) => return validate::run(&args, out),
         Verb::List(args) => return list::run(&args, &app(global)?),
+        Verb::History(args) => return history::run(&args, &app(global)?),
+        Verb::Init(args) => return init::run(&args, &app(global)?),
         Verb::Kubectl(args) => return kubectl::run(&args, &app(global)?),
         Verb::Image(image) => return image::run(&image, &app(global)?),
         verb => verb,
@@ -171,6 +179,8 @@ fn dispatch(cli: Cli, out: &Out) -> Result<Code, CliError> {
             | Verb::Man
             | Verb::Validate(_)
             | Verb::List(_)
+            | Verb::History(_)
+            | Verb::Init(_)
             | Verb::Kubectl(_)
             | Verb::Image(_) => {
                 unreachable!("handled above")

@@ -6,6 +6,7 @@ pub mod event;
 pub mod executor;
 pub mod folder;
 pub mod graph;
+pub mod history;
 pub mod journal;
 pub mod outcome;
 pub mod plan;
