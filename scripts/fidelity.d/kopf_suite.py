@@ -19,6 +19,7 @@ import kopf
 @kopf.on.startup()
 def configure(settings, **_):
     settings.posting.enabled = True
+    settings.posting.loggers = True
 
 @kopf.on.create("lab.example.com", "v1", "examples")
 def created(spec, patch, **_):
