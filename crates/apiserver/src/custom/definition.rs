@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use apimachinery::field;
 use apimachinery::gvk::{GroupResource, GroupVersionKind};
 use apimachinery::schema::Schemas;
 use base64::Engine;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::columns::PrinterColumn;
 use super::json_path::JsonPath;
 use super::naming::condition;
+use super::schema::Node;
 use crate::resources::{Resource, Subresource, Verb, Verbs, api_version, stored_head};
 use crate::store::Object;
 use crate::strategy::walk::{at, flag, list, text};
@@ -45,6 +47,7 @@ pub(crate) struct Version {
     shared: Arc<Shared>,
     pub(crate) kind: GroupVersionKind,
     pub(crate) schemas: Arc<Schemas>,
+    node: Node,
     pub(crate) columns: Arc<[PrinterColumn]>,
     selectable: Box<[(String, JsonPath)]>,
     pub(crate) scale: Option<ScalePaths>,
@@ -156,6 +159,7 @@ impl Version {
             shared: shared.clone(),
             kind: kind.clone(),
             schemas: Arc::new(schemas),
+            node: Node::compile(schema),
             columns: PrinterColumn::of_version(version).into(),
             selectable: selectable.collect(),
             scale,
@@ -195,6 +199,17 @@ impl Version {
         if let Some(schema) = self.schemas.kind(&self.kind) {
             apimachinery::schema::prune(object, schema);
         }
+        self.default(object);
+    }
+
+    /// Fills in what the schema has defaults for.
+    pub(crate) fn default(&self, object: &mut Value) {
+        self.node.default(object);
+    }
+
+    /// What the schema does not allow in an object; `old` is what it replaces.
+    pub(crate) fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<field::Error> {
+        self.node.validate(object, old)
     }
 
     /// What an object has in a selectable field: `None` if it is none.

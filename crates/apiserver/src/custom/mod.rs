@@ -13,9 +13,11 @@ mod json_path;
 mod naming;
 mod openapi;
 mod registry;
+mod schema;
 
 pub(crate) use columns::PrinterColumn;
 pub(crate) use definition::Version;
 pub(crate) use json_path::JsonPath;
 pub(crate) use openapi::document;
 pub(crate) use registry::{Registry, definitions, is_definitions, mark_terminating, refresh};
+pub(crate) use schema::Node;

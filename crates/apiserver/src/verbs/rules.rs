@@ -75,7 +75,8 @@ impl Known {
     /// Brings the object into the form that decoding into Go's types and encoding again would give it.
     pub(super) fn conform(&self, writing: &Writing<'_>, object: &mut Value) -> Result<(), Status> {
         let Some(schema) = self.schema() else { return Ok(()) };
-        if writing.target.resource.custom.is_some() {
+        if let Some(custom) = &writing.target.resource.custom {
+            custom.default(object);
             return self.conform_metadata(writing, object);
         }
         conform(object, schema).map_err(|mismatch| {
@@ -126,7 +127,10 @@ pub(super) async fn ready_create(
         let (cidr, ports) = (call.api.config.service_cidr, &call.api.config.node_ports);
         allocation::allocate(&mut object, None, call.api.view(), cidr, ports)?;
     }
-    let errors = rules.validate_create(target.resource.namespaced, &object);
+    let mut errors = rules.validate_create(target.resource.namespaced, &object);
+    if let Some(custom) = &target.resource.custom {
+        errors.extend(custom.validate(&object, None));
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(&target.resource.group_kind(), &target.name, &errors));
     }
@@ -159,7 +163,10 @@ pub(super) async fn ready_update(
         let (cidr, ports) = (call.api.config.service_cidr, &call.api.config.node_ports);
         allocation::allocate(&mut new, Some(&old), call.api.view(), cidr, ports)?;
     }
-    let errors = rules.validate_change(&target.subresource, target.resource.namespaced, &new, &old);
+    let mut errors = rules.validate_change(&target.subresource, target.resource.namespaced, &new, &old);
+    if let Some(custom) = &target.resource.custom {
+        errors.extend(custom.validate(&new, Some(&old)));
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(&target.resource.group_kind(), &target.name, &errors));
     }

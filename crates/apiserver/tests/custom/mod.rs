@@ -376,3 +376,60 @@ impl<C: kube::runtime::wait::Condition<CustomResourceDefinition>> Matches for C 
         kube::runtime::wait::Condition::matches_object(self, object)
     }
 }
+
+#[tokio::test]
+async fn objects_get_their_defaults_and_must_fit_the_schema() {
+    let server = Server::in_memory().await;
+    let client = server.client();
+    let mut definition = replicator();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = json!({
+        "type": "object", "required": ["color"], "properties": {
+            "color": {"type": "string", "enum": ["red", "blue"]},
+            "size": {"type": "integer", "minimum": 0, "default": 3},
+        },
+    });
+    define(&client, definition).await;
+    let api = replicators(&client, "v1");
+    let created = api
+        .create(&PostParams::default(), &rep("a", &json!({"color": "red"})))
+        .await
+        .unwrap();
+    assert_eq!(created.data["spec"]["size"], 3);
+
+    let wrong = rep("b", &json!({"color": "green", "size": -1}));
+    let error = api.create(&PostParams::default(), &wrong).await.unwrap_err();
+    let expected = "Replicator.lab.example \"b\" is invalid: [spec.color: Unsupported value: \"green\": supported values: \
+                    \"red\", \"blue\", spec.size: Invalid value: -1: spec.size in body should be greater than or equal to 0]";
+    assert_eq!(code(error), (422, expected.to_owned()));
+    let merge = Patch::Merge(json!({"spec": {"size": "many"}}));
+    let error = api.patch("a", &PatchParams::default(), &merge).await.unwrap_err();
+    let (status, message) = code(error);
+    assert_eq!(status, 422);
+    assert!(
+        message.contains(r#"spec.size in body must be of type integer: "string""#),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_structural_is_refused() {
+    let server = Server::in_memory().await;
+    let mut definition = replicator();
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"]["properties"]["size"] = json!({"default": "x"});
+    schema["properties"]["spec"]["properties"]["color"] = json!({"type": "string", "default": 1});
+    let definition: CustomResourceDefinition = serde_json::from_value(definition).unwrap();
+    let error = definitions(&server.client())
+        .create(&PostParams::default(), &definition)
+        .await
+        .unwrap_err();
+    let (status, message) = code(error);
+    assert_eq!(status, 422);
+    let size = "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[size].type: Required value: must not be \
+                empty for specified object fields";
+    assert!(message.contains(size), "{message}");
+    assert!(
+        message.contains("properties[color].default: Invalid value: \"integer\""),
+        "{message}"
+    );
+}

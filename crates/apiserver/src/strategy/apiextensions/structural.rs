@@ -5,6 +5,7 @@
 use apimachinery::field::{Error, Path};
 use serde_json::Value;
 
+use crate::custom::Node;
 use crate::strategy::walk::{at, flag, list, object, text};
 
 /// A schema deeper than this is refused: nobody wrote it by hand.
@@ -72,6 +73,7 @@ fn node(schema: &Value, path: &Path, place: Place, depth: usize, errors: &mut Ve
     }
     check_pattern(schema, path, errors);
     check_list_type(schema, kind, path, errors);
+    check_default(schema, path, errors);
     if let Some(properties) = object(schema, &["properties"]) {
         for (name, field) in properties {
             node(
@@ -191,6 +193,21 @@ fn check_pattern(schema: &Value, path: &Path, errors: &mut Vec<Error>) {
     {
         let detail = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(Error::invalid(&path.child("pattern"), pattern, detail));
+    }
+}
+
+/// A default must be allowed where it stands.
+fn check_default(schema: &Value, path: &Path, errors: &mut Vec<Error>) {
+    let Some(default) = at(schema, &["default"]) else {
+        return;
+    };
+    let path = path.child("default");
+    for error in Node::compile(schema).validate(default, None) {
+        let path = match error.path.as_str() {
+            "" => path.clone(),
+            below => path.child(below),
+        };
+        errors.push(Error { path, ..error });
     }
 }
 
