@@ -17,5 +17,6 @@ mod harness;
 mod helm;
 mod kubectl;
 mod leftovers;
+mod operators;
 mod recovery;
 mod rootless;
